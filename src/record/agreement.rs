@@ -337,6 +337,7 @@ fn what_the_fast_path_answers_the_exact_path_answers_alike() {
     let n: u64 = std::env::var("AGREEMENT_LINES").map_or(30_000, |n| n.parse().unwrap());
     let seed: u64 = std::env::var("AGREEMENT_SEED").map_or(1, |n| n.parse().unwrap());
     let mut r = Rng::of(seed);
+    let mut tapes = json::tape::TapeParser::default();
     let mut doc = json::Document::default();
     let (mut taken, mut diff, mut parsed) = (0u64, 0, 0u64);
     let mut kinds = [0u64; 6];
@@ -352,7 +353,7 @@ fn what_the_fast_path_answers_the_exact_path_answers_alike() {
         b1.reset();
         b2.reset();
         let mut fr = Rows::default();
-        let Some(k) = fast::parse(7, &line, &b1, &mut fr) else {
+        let Some(k) = tape::parse(&mut tapes, 7, &line, &b1, &mut fr) else {
             assert!(
                 show(&fr) == "[]|[]|[]|[]|[]",
                 "rows left by a refusal: {}",

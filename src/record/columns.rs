@@ -1,7 +1,7 @@
 //! The columns of the archive's tables: their names, and the member of a ledger line that each column is read from.
 //!
 //! Each column is named once, in a line of a table below. The line defines the statement that creates the table, the fast
-//! reader (`record::fast`), the exact reader (`record::exact`), the check that a required member is present, the constant for
+//! reader (`record::tape`), the exact reader (`record::exact`), the check that a required member is present, the constant for
 //! the column's place in a row, and the printing of archived rows as JSON.
 //!
 //! Names, order and SQL types are a format shared with other programs (`docs/records.md`). They change only with the version of
@@ -10,7 +10,7 @@
 use bumpalo::Bump;
 
 use super::Cell;
-use crate::scan::json::walk::Walk;
+use crate::scan::json::tape::Walk;
 
 /// A table of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,9 +110,9 @@ const fn name_of(sql: &'static str) -> &'static str {
     sql.split_at(len).0
 }
 
-/// The fast reader's result for a member: `None` when the exact reader has to decide, `Some(None)` for a member without a
-/// column, whose value is not read.
-pub(crate) type FromWalk<'a> = Option<Option<(usize, Cell<'a>)>>;
+/// The tape reader's result for a member: `None` when the exact reader has to decide, `Some(None)` for a member without a
+/// column.
+pub(crate) type OnTape<'a> = Option<Option<(usize, Cell<'a>)>>;
 
 /// Declares a table: its columns in order, in groups. Each group is read from one JSON object or filled by other code. A line
 /// is `PLACE "column SQL-TYPE" "member" Reading;`, without the last two for a column that is filled by other code.
@@ -166,17 +166,13 @@ macro_rules! table {
                     /// A row in which every member is absent.
                     pub(crate) const ABSENT: $Cells<'static> = absent_row(FIELDS);
 
-                    /// Reads the value of the member `key`.
+                    /// Reads the member `key` from the tape.
                     #[inline(always)]
                     #[allow(unused_variables)]
-                    pub(crate) fn from_walk<'a>(
-                        key: &str,
-                        value: &mut Walk<'a>,
-                        bump: &'a Bump,
-                    ) -> FromWalk<'a> {
+                    pub(crate) fn on_tape<'a>(key: &str, value: Walk<'_, 'a>, bump: &'a Bump) -> OnTape<'a> {
                         match key {
                             $($( $member => {
-                                Some(Some((super::$PLACE, Reading::$reading.cell(value, bump)?)))
+                                Some(Some((super::$PLACE, Reading::$reading.on_tape(value, bump)?)))
                             } )?)*
                             _ => Some(None),
                         }

@@ -1,14 +1,14 @@
-//! Finds ids and fingerprints of lines: with the fast reader for ordinary lines, with the exact parser for all others.
+//! Finds ids and fingerprints of lines: with the tape for ordinary lines, with the exact parser for all others.
 //!
 //! Computes from bytes and touches nothing else. The two paths agree on every line that the first path reads. The first path
 //! leaves every line that it does not fully understand to the second, so a refusal is never a verdict.
 
-use bumpalo::Bump;
+use simd_json::Node;
 
-use super::fast::Envelope;
 use super::id::{Fingerprinted, Hasher, Id, parts_of};
+use super::tape::{Envelope, number_of};
 use super::{ParsedLine, RecordKind, line_of};
-use crate::scan::json::walk::{Walk, once};
+use crate::scan::json::tape::{KEEP_LINE_BYTES, PADDING_BYTES, TapeParser, Walk, once};
 use crate::scan::{self, json};
 
 /// The index entries of one line.
@@ -18,14 +18,11 @@ pub(crate) struct LineIds {
     pub fingerprint: Option<Id>,
 }
 
-/// An arena that a long line grew beyond this size is dropped.
-const KEEP_ARENA_BYTES: usize = 4 << 20;
-
 /// Finds ids in a ledger; one per thread.
 #[derive(Debug, Default)]
 pub(crate) struct Finder {
-    /// The line that is read, and its strings without escapes.
-    arena: Bump,
+    tapes: TapeParser,
+    padded: Vec<u8>,
     document: json::Document,
     hasher: Hasher,
 }
@@ -50,16 +47,15 @@ impl Finder {
     /// The index entries of `line`; `None` when the exact reader has to decide.
     #[expect(clippy::option_option, reason = "no answer, and the answer that there is nothing")]
     fn fast(&mut self, line: &[u8]) -> Option<Option<LineIds>> {
-        let Self { arena, hasher, .. } = self;
-        if arena.allocated_bytes() > KEEP_ARENA_BYTES {
-            *arena = Bump::new();
+        let Self { tapes, padded, hasher, .. } = self;
+        padded.clear();
+        padded.extend_from_slice(line);
+        padded.resize(line.len() + PADDING_BYTES, 0);
+        let found = tapes.parse(padded, |walk| self::line(walk, hasher));
+        if padded.len() > KEEP_LINE_BYTES {
+            *padded = Vec::new();
         }
-        arena.reset();
-        let text = simdutf8::basic::from_utf8(arena.alloc_slice_copy(line)).ok()?;
-        match Envelope::read(Walk::new(text, arena), |kind, walk| record(kind, walk, hasher))? {
-            Envelope::Record(_, found) => found.map(Some),
-            Envelope::Stamp { .. } | Envelope::Unknown => Some(None),
-        }
+        found
     }
 
     /// The index entries of `line`.
@@ -75,72 +71,56 @@ impl Finder {
     }
 }
 
-/// A member that is part of an id.
-#[derive(Clone, Copy)]
-enum IdPart<'a> {
-    Null,
-    Text(&'a str),
-    Number(f64),
-}
-
-impl<'a> IdPart<'a> {
-    fn read(value: &mut Walk<'a>) -> Option<Self> {
-        if value.null() {
-            return Some(Self::Null);
-        }
-        if value.is_string() { value.str().map(Self::Text) } else { value.number().map(Self::Number) }
+#[expect(clippy::option_option, reason = "as above")]
+fn line(walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<Option<LineIds>> {
+    match Envelope::read(walk)? {
+        Envelope::Record(kind, record) => self::record(kind, record?, hasher).map(Some),
+        Envelope::Stamp { .. } | Envelope::Unknown => Some(None),
     }
 }
 
-fn record(kind: RecordKind, walk: &mut Walk<'_>, hasher: &mut Hasher) -> Option<LineIds> {
+fn record(kind: RecordKind, mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<LineIds> {
     let (keys, is_optional) = parts_of(kind);
+    let members = walk.object()?;
     let mut seen = 0;
     let mut parts = [None; 6];
-    let (mut ts, mut model, mut usage, mut args_hash) = (None, None, None, None);
-    let mut members = walk.object()?;
-    while let Some(key) = members.next()? {
-        let value = members.value();
+    let (mut ts, mut model, mut usage, mut calls) = (None, None, None, None);
+    for member in members {
+        let (key, value) = member?;
         if let Some(place) = keys.iter().position(|part| *part == key) {
             once(&mut seen, place as u32)?;
-            parts[place] = Some(IdPart::read(value)?);
-            continue;
-        }
-        match key {
-            "ts" if kind == RecordKind::Turn => {
-                once(&mut seen, 8)?;
-                ts = Some(value.str()?);
-            }
-            "model" if kind == RecordKind::Turn => {
-                once(&mut seen, 9)?;
-                model = Some(value.str()?);
-            }
-            "usage" if kind == RecordKind::Turn => {
-                once(&mut seen, 10)?;
-                usage = Some(counts(value)?);
-            }
-            "toolCalls" if kind == RecordKind::Turn => {
-                once(&mut seen, 11)?;
-                args_hash = Some(first_args_hash(value)?);
-            }
-            _ => value.skip()?,
+            parts[place] = Some(value);
+        } else if kind == RecordKind::Turn {
+            let (bit, place) = match key {
+                "ts" => (8, &mut ts),
+                "model" => (9, &mut model),
+                "usage" => (10, &mut usage),
+                "toolCalls" => (11, &mut calls),
+                _ => continue,
+            };
+            once(&mut seen, bit)?;
+            *place = Some(value);
         }
     }
     let mut id = hasher.start();
-    for part in &parts[..keys.len()] {
-        match part {
-            Some(IdPart::Text(text)) => id.text(text),
-            Some(IdPart::Number(number)) => id.number(*number),
-            Some(IdPart::Null) | None if is_optional => id.text(""),
-            Some(IdPart::Null) | None => return None,
+    for value in &mut parts[..keys.len()] {
+        match value {
+            Some(value) if is_optional && value.is_null() => id.text(""),
+            Some(value) => match value.next()? {
+                Node::String(text) => id.text(text),
+                node => id.number(number_of(node)?),
+            },
+            None if is_optional => id.text(""),
+            None => return None,
         }
     }
     let id = id.finish();
     let fingerprint = match kind {
         RecordKind::Turn => Some(hasher.fingerprint_of(&Fingerprinted {
-            ts: ts?,
-            model: model?,
-            usage: usage?,
-            first_args_hash: args_hash?,
+            ts: ts?.str()?,
+            model: model?.str()?,
+            usage: counts(usage?)?,
+            first_args_hash: first_args_hash(calls?)?,
         })),
         _ => None,
     };
@@ -148,49 +128,41 @@ fn record(kind: RecordKind, walk: &mut Walk<'_>, hasher: &mut Hasher) -> Option<
 }
 
 /// input, output, cacheRead, cacheCreate5m, cacheCreate1h.
-fn counts(walk: &mut Walk<'_>) -> Option<[f64; 5]> {
+fn counts(mut walk: Walk<'_, '_>) -> Option<[f64; 5]> {
+    let members = walk.object()?;
     let mut seen = 0;
     let mut counts = [0.0; 5];
-    let mut members = walk.object()?;
-    while let Some(key) = members.next()? {
+    for member in members {
+        let (key, mut value) = member?;
         let place = match key {
             "input" => 0,
             "output" => 1,
             "cacheRead" => 2,
             "cacheCreate5m" => 3,
             "cacheCreate1h" => 4,
-            _ => {
-                members.value().skip()?;
-                continue;
-            }
+            _ => continue,
         };
         once(&mut seen, place)?;
-        counts[place as usize] = members.value().number()?;
+        counts[place as usize] = value.number()?;
     }
     (seen == 0b1_1111).then_some(counts)
 }
 
-fn first_args_hash<'a>(walk: &mut Walk<'a>) -> Option<&'a str> {
-    let mut calls = walk.array()?;
-    let mut hash = "";
-    if !calls.next()? {
-        return Some(hash);
+fn first_args_hash<'a>(mut calls: Walk<'_, 'a>) -> Option<&'a str> {
+    if calls.array()? == 0 {
+        return Some("");
     }
+    let members = calls.object()?;
     let mut seen = 0;
-    let mut members = calls.value().object()?;
-    while let Some(key) = members.next()? {
-        let value = members.value();
-        if key != "argsHash" {
-            value.skip()?;
-            continue;
+    let mut hash = "";
+    for member in members {
+        let (key, mut value) = member?;
+        if key == "argsHash" {
+            once(&mut seen, 0)?;
+            if !value.is_null() {
+                hash = value.str()?;
+            }
         }
-        once(&mut seen, 0)?;
-        if !value.null() {
-            hash = value.str()?;
-        }
-    }
-    while calls.next()? {
-        calls.value().skip()?;
     }
     Some(hash)
 }
@@ -224,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_fast_reader_answers_the_exact_parser_answers_alike() {
+    fn what_the_tape_answers_the_exact_parser_answers_alike() {
         let count: u64 = std::env::var("AGREEMENT_LINES").map_or(30_000, |count| count.parse().unwrap());
         let seed: u64 = std::env::var("AGREEMENT_SEED").map_or(1, |seed| seed.parse().unwrap());
         let bases: Vec<&str> = BASES.iter().chain(MORE).copied().collect();
@@ -240,12 +212,12 @@ mod tests {
             }
             taken += u64::from(is_taken(&mut finder, &line));
         }
-        println!("{taken} of {count} lines taken by the fast reader");
+        println!("{taken} of {count} lines taken by the tape");
         assert!(taken > count / 10 && taken < count * 9 / 10, "{taken} of {count}");
     }
 
     #[test]
-    fn the_fast_reader_takes_usual_lines_and_agrees_on_odd_ones() {
+    fn the_tape_takes_usual_lines_and_agrees_on_odd_ones() {
         let mut finder = Finder::default();
         for base in
             BASES.iter().filter(|base| base.len() > 200).chain([&MORE[0], &MORE[1], &MORE[2], &MORE[5]])

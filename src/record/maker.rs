@@ -1,6 +1,6 @@
 //! Makes rows from lines, for full rebuilds and tail builds alike.
 //!
-//! A line goes to the fast reader (strict types, each member once) and, when anything about the line is unusual, to the exact
+//! A line goes to the fast reader (a SIMD parser and strict types) and, when anything about the line is unusual, to the exact
 //! reader, which accepts what JavaScript accepts. The two readers agree wherever the fast reader returns a row.
 
 use bumpalo::Bump;
@@ -8,12 +8,13 @@ use bumpalo::Bump;
 use super::columns::turns;
 use super::fold::{self, Fold};
 use super::rows::{LineRefusal, Rows, StoredKind, Verdict};
-use super::{Cell, exact, fast, limits};
+use super::{Cell, exact, limits, tape};
 use crate::scan::{self, json};
 
 /// Makes rows from lines. One per thread; its buffers are used again for every line.
 #[derive(Debug, Default)]
 pub struct RowMaker<'f> {
+    tapes: json::tape::TapeParser,
     exact: json::Document,
     fold: fold::FoldScratch<'f>,
 }
@@ -67,7 +68,7 @@ impl<'f> RowMaker<'f> {
             return true;
         }
         let exact_lines = rows.exact_lines;
-        let stored = match fast::parse(offset, line, bump, rows) {
+        let stored = match tape::parse(&mut self.tapes, offset, line, bump, rows) {
             Some(stored) => stored,
             None => {
                 let trimmed = json::trim_js(line);

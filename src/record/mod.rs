@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | [`columns`] | the columns of the archive, and the member of a line that each column is read from |
 //! | [`rows`] | the rows of a line |
-//! | [`maker`] | makes rows from lines: with the fast reader, or with the exact reader where the fast reader refuses |
+//! | [`maker`] | makes rows from lines: with the tape, or with the exact reader where the tape refuses |
 //! | `limits` | limits of a line, of an indexed text and of the rows of a line |
 //! | [`fold`] | folds stamps into turns |
 //! | `id`, `identify` | the id and the fingerprint of a record |
@@ -22,7 +22,6 @@
 pub(crate) mod agreement;
 pub mod columns;
 mod exact;
-mod fast;
 mod filter;
 pub mod fold;
 mod id;
@@ -35,6 +34,7 @@ pub(crate) mod print;
 pub mod rows;
 pub(crate) mod stamp;
 pub(crate) mod strict;
+mod tape;
 pub mod time;
 pub mod typed;
 

@@ -11,14 +11,14 @@ use super::columns::stamps;
 use super::fold::{Assigned, Assignment, Selector, Stamp, TimeRange};
 use super::rows::{Rows, StampRow, StoredKind};
 use crate::scan::json;
-use crate::scan::json::walk::{Walk, once};
+use crate::scan::json::tape::{Walk, once};
 
 /// Adds a stamp line. The selector and the enrichment are printed again, as JSON.stringify prints them.
 pub(super) fn stamp<'a>(
     offset: u64,
-    mut ts: Walk<'a>,
-    mut selector: Walk<'a>,
-    mut enrichment: Walk<'a>,
+    mut ts: Walk<'_, 'a>,
+    mut selector: Walk<'_, 'a>,
+    mut enrichment: Walk<'_, 'a>,
     bump: &'a Bump,
     rows: &mut Rows<'a>,
 ) -> Option<StoredKind> {
@@ -26,10 +26,9 @@ pub(super) fn stamp<'a>(
     let mut fields = Selector::default();
     let mut selector_json = BumpVec::with_capacity_in(96, bump);
     let mut seen = 0;
-    let mut members = selector.object()?;
-    while let Some(key) = members.next()? {
-        let value = members.value();
-        selector_json.push(if selector_json.is_empty() { b'{' } else { b',' });
+    for (index, member) in selector.object()?.enumerate() {
+        let (key, mut value) = member?;
+        selector_json.push(if index == 0 { b'{' } else { b',' });
         push_json_string(key, &mut selector_json);
         selector_json.push(b':');
         match key {
@@ -53,14 +52,15 @@ pub(super) fn stamp<'a>(
     }
     close_object(&mut selector_json);
 
+    let members = enrichment.object()?;
     // Keys are compared pair by pair here; the exact reader sorts them.
     const KEYS_MAX: usize = 32;
-    let mut entries = BumpVec::with_capacity_in(4, bump);
+    let mut entries = BumpVec::with_capacity_in(members.len(), bump);
     let mut enrichment_json = BumpVec::with_capacity_in(64, bump);
-    let mut keys = BumpVec::with_capacity_in(4, bump);
-    let mut members = enrichment.object()?;
-    while let Some(key) = members.next()? {
-        let value = members.value().str()?;
+    let mut keys = BumpVec::with_capacity_in(members.len(), bump);
+    for (index, member) in members.enumerate() {
+        let (key, mut value) = member?;
+        let value = value.str()?;
         // The exact reader handles array indices (sorted to the front), `__proto__` and repeated keys.
         if keys.len() == KEYS_MAX
             || key.as_bytes().first().is_none_or(u8::is_ascii_digit)
@@ -70,7 +70,7 @@ pub(super) fn stamp<'a>(
             return None;
         }
         keys.push(key);
-        enrichment_json.push(if enrichment_json.is_empty() { b'{' } else { b',' });
+        enrichment_json.push(if index == 0 { b'{' } else { b',' });
         let entry = Assignment {
             key_json: json_string(key, bump)?,
             array_index: None,
@@ -106,14 +106,13 @@ pub(super) fn stamp_cells<'a>(
     Some(row)
 }
 
-fn range<'a>(walk: &mut Walk<'a>, json: &mut BumpVec<'_, u8>) -> Option<TimeRange<'a>> {
+fn range<'a>(mut walk: Walk<'_, 'a>, json: &mut BumpVec<'_, u8>) -> Option<TimeRange<'a>> {
     let mut range = TimeRange::default();
     let mut seen = 0;
-    let mut separator = b'{';
-    let mut members = walk.object()?;
-    while let Some(key) = members.next()? {
-        let text = members.value().str()?;
-        json.push(std::mem::replace(&mut separator, b','));
+    for (index, member) in walk.object()?.enumerate() {
+        let (key, mut value) = member?;
+        let text = value.str()?;
+        json.push(if index == 0 { b'{' } else { b',' });
         push_json_string(key, json);
         json.push(b':');
         push_json_string(text, json);
@@ -169,9 +168,10 @@ pub(super) fn push_json_string(text: &str, out: &mut BumpVec<'_, u8>) {
 
 /// The lines that may be stamps, in order. A letter of `stamp` can only be escaped as `\u006_` or `\u007_`.
 pub(crate) fn possible_stamps(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut hits: Vec<usize> = Finder::new(b"\"stamp\"").find_iter(bytes).collect();
-    let escapes = Finder::new(b"\\u00");
-    hits.extend(escapes.find_iter(bytes).filter(|hit| matches!(bytes.get(hit + 4), Some(b'6' | b'7'))));
+    let mut hits: Vec<usize> = Vec::new();
+    for needle in [&b"\"stamp\""[..], b"\\u006", b"\\u007"] {
+        hits.extend(Finder::new(needle).find_iter(bytes));
+    }
     hits.sort_unstable();
     let mut lines: Vec<Range<usize>> = Vec::new();
     for hit in hits {

@@ -26,9 +26,9 @@
 
 mod document;
 mod parser;
+pub(crate) mod tape;
 mod text;
 mod value;
-pub(crate) mod walk;
 mod write;
 
 #[cfg(test)]
