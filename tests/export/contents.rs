@@ -29,7 +29,7 @@ fn archived(scene: &Scene, table: &str) -> Vec<BTreeMap<String, Cell>> {
         table => format!("SELECT * FROM {table}"),
     };
     let mut statement = archive.prepare(&sql).unwrap();
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let rows = statement.query_map([], |row| {
         names.iter().enumerate().map(|(at, name)| Ok((name.clone(), row.get(at)?))).collect()
     });
