@@ -87,7 +87,12 @@ pub fn collect_garbage(
     }
     let named = named_files(store, interrupt, &mut collected)?;
     let there: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-    collected.files_missing = named.iter().filter(|path| !there.contains(path.as_str())).cloned().collect();
+    for path in named.iter().filter(|path| !there.contains(path.as_str())) {
+        // An export may have written it since the listing.
+        if store.age(path)?.is_none() {
+            collected.files_missing.push(path.clone());
+        }
+    }
     collected.files_missing.sort();
     let mut candidates: BTreeMap<Owner, Vec<GarbageCandidate>> = BTreeMap::new();
     for StoredFile { path, len_bytes, age } in &files {

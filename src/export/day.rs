@@ -70,6 +70,9 @@ fn date_number(text: &[u8]) -> Option<i64> {
     day_number(i64::from(number(&[y0, y1, y2, y3])?), number(&[m0, m1])?, number(&[d0, d1])?)
 }
 
+/// The numbers of 0000-01-01 and 9999-12-31. The names of other days have no four digits for the year.
+const NAMED_DAYS: std::ops::RangeInclusive<i64> = -719_528..=2_932_896;
+
 /// The time of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RowTime {
@@ -85,8 +88,10 @@ impl RowTime {
         let Some((ts, instant)) = ts.and_then(|ts| Some((ts, Instant::of_turn(ts)?))) else {
             return Self { day: ExportDay::Unknown, ts_us: None, written_day: None };
         };
+        // An offset can move the first and the last day out of the years that have names.
+        let day = instant.seconds.div_euclid(86_400);
         Self {
-            day: ExportDay::Utc(instant.seconds.div_euclid(86_400)),
+            day: if NAMED_DAYS.contains(&day) { ExportDay::Utc(day) } else { ExportDay::Unknown },
             // A year has four digits, so the product fits.
             ts_us: Some(instant.seconds * 1_000_000 + i64::from(instant.nanos / 1_000)),
             written_day: date_number(ts.as_bytes()),
@@ -123,6 +128,12 @@ mod tests {
         assert_eq!(of("2026-04-19 23:30-00:45").0, "2026-04-20");
         assert_eq!(of("2026-02-30T00:00:00.000Z"), ("unknown".to_owned(), None));
         assert_eq!(RowTime::of(None), RowTime::of(Some("")));
+        assert_eq!(of("9999-12-31T23:30:00-01:00").0, "unknown");
+        assert_eq!(of("0000-01-01T00:30:00+01:00").0, "unknown");
+        for named in [*NAMED_DAYS.start(), *NAMED_DAYS.end()] {
+            let day = ExportDay::Utc(named);
+            assert_eq!(day.to_string().parse(), Ok(day));
+        }
     }
 
     #[test]

@@ -75,7 +75,8 @@ impl<'f, 'h> DaySplitter<'f, 'h> {
         let unreadable = |error: rusqlite::Error| ExportError::Unwritable { reason: error.to_string() };
         let buffer;
         let ts = match row.get_ref(self.ts_place).map_err(unreadable)? {
-            ValueRef::Text(text) | ValueRef::Blob(text) => {
+            // A BLOB comes after all texts, so its day would begin again.
+            ValueRef::Text(text) => {
                 buffer = String::from_utf8_lossy(text);
                 Some(&*buffer)
             }

@@ -296,8 +296,13 @@ impl ExportAttempt<'_> {
                     Put::WasThere => summary.files_found += 1,
                 }
             }
-            new.insert((table, day), file);
-            Ok(())
+            match new.insert((table, day), file) {
+                None => Ok(()),
+                // The second file would take the place of the first, whose rows would be lost.
+                Some(_) => {
+                    Err(ExportError::Unwritable { reason: format!("the rows of {day} are not together") })
+                }
+            }
         };
         let mut days = DaySplitter::new(table, &format, personal.key.as_ref(), self.home.root(), finished);
         let since = self.options.since.filter(|since| *since != ExportDay::Unknown);
