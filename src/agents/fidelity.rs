@@ -10,14 +10,14 @@ const NO_COUNT: f64 = -1.0;
 /// The largest count of tokens. `burn usage` calls a larger number no count.
 const COUNT_MAX: f64 = 1e12;
 
-/// Returns a count of tokens: 0 if it is absent or null, NaN if the value is no whole number from 0 to [`COUNT_MAX`].
+/// Returns a count of tokens: 0 if it is absent or null, NaN if the value is no whole number from 0. A larger number than
+/// [`COUNT_MAX`] stays, because a record can hold it.
 pub(super) fn token_count(object: Value<'_>, key: &str) -> f64 {
     checked(js::number_or_nan(object, key))
 }
 
 fn checked(number: f64) -> f64 {
-    let is_count = number.fract() == 0.0 && (0.0..=COUNT_MAX).contains(&number);
-    if is_count { number } else { f64::NAN }
+    if number.fract() == 0.0 && number >= 0.0 { number } else { f64::NAN }
 }
 
 /// The token counts of a turn. NaN is a value of the log that is no count.
@@ -44,9 +44,10 @@ impl Usage {
         ]
     }
 
-    /// Returns the counts whose values are no counts, by their names in records.
+    /// Returns the counts that `burn usage` calls no counts, by their names in records.
     pub(super) fn invalid_counts(&self) -> Vec<&'static str> {
-        self.counts().into_iter().filter(|(_, count)| count.is_nan()).map(|(key, _)| key).collect()
+        let is_invalid = |count: f64| count.is_nan() || count > COUNT_MAX;
+        self.counts().into_iter().filter(|(_, count)| is_invalid(*count)).map(|(key, _)| key).collect()
     }
 
     /// Replaces values that are no numbers by 0, as the TypeScript package does.
