@@ -64,7 +64,7 @@ Examples:
   burn ledger append --kind compactions --durable --json < compactions.jsonl
   burn ledger append --kind turns --via-journal < turns.jsonl && burn journal drain
   burn ledger append --kind stamp < stamps.jsonl
-  burn ledger export --since 118476 | ssh desk burn ledger append --lenient
+  burn ledger append --lenient < copy.jsonl
 
 A stamp:
   {\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:00.000Z\",
@@ -156,6 +156,12 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
             if via_journal { queue(input, &home, json) } else { append(input, home, durable, json) }
         }
         LedgerCommand::Merge(merge) => merge::merge(&merge, json),
+        LedgerCommand::Export { .. } if json => {
+            wrong_usage(
+                &["ledger", "export"],
+                "unexpected argument '--json': the output is the ledger's lines",
+            );
+        }
         LedgerCommand::Export { since } => merge::export(args.home.home()?, since),
         LedgerCommand::Machine { name } => merge::machine(args.home.home()?, name.as_deref(), json),
         LedgerCommand::Check { file } => {

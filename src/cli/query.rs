@@ -259,10 +259,6 @@ enum Form {
 /// A table under way.
 struct TableForm {
     columns: Vec<QueryColumn>,
-    /// Whether the user named the columns, so that each should have values.
-    is_chosen: bool,
-    /// Whether no record had a value, by column.
-    are_empty: Vec<bool>,
     totals: Totals,
     rows: Vec<Vec<String>>,
     /// Of the cells in `rows`.
@@ -273,12 +269,10 @@ struct TableForm {
 }
 
 impl TableForm {
-    fn new(columns: Vec<QueryColumn>, is_chosen: bool) -> Self {
+    fn new(columns: Vec<QueryColumn>) -> Self {
         let totals = Totals::new(&columns);
         Self {
-            are_empty: vec![true; columns.len()],
             columns,
-            is_chosen,
             totals,
             rows: Vec::new(),
             bytes: 0,
@@ -292,9 +286,6 @@ impl TableForm {
             let row: Vec<_> = self.columns.iter().map(|column| column.cell(root)).collect();
             self.bytes += row.iter().map(String::len).sum::<usize>();
             self.totals.add(&row);
-            for (is_empty, cell) in self.are_empty.iter_mut().zip(&row) {
-                *is_empty &= cell.is_empty();
-            }
             self.rows.push(row);
         }
     }
@@ -323,7 +314,7 @@ impl QueryOutput {
         let form = match (args.form.json, args.jsonl) {
             (true, _) => Form::Json { count: 0 },
             (_, true) => Form::Lines,
-            _ => Form::Table(Box::new(TableForm::new(columns, args.columns.is_some()))),
+            _ => Form::Table(Box::new(TableForm::new(columns))),
         };
         Self { out: BufWriter::new(io::stdout().lock()), form, has_records: false }
     }
@@ -377,16 +368,6 @@ impl QueryOutput {
                         table.left_out.iter().map(|at| table.columns[*at].heading().title).collect();
                     self.out.flush()?;
                     warn(&format!("no room for {}; --columns chooses", titles.join(", ")));
-                }
-                if self.has_records && table.is_chosen {
-                    let titles: Vec<&str> = (table.columns.iter().zip(&table.are_empty))
-                        .filter(|(_, is_empty)| **is_empty)
-                        .map(|(column, _)| column.heading().title)
-                        .collect();
-                    if !titles.is_empty() {
-                        self.out.flush()?;
-                        warn(&format!("no record has a value for {}", titles.join(", ")));
-                    }
                 }
             }
         }

@@ -21,6 +21,10 @@ impl Walked {
     }
 
     pub fn has_flag(&self, name: &str) -> bool {
+        // The flag of the group is refused by this command.
+        if name == "json" && self.name() == "ledger export" {
+            return false;
+        }
         self.command.get_arguments().any(|arg| arg.get_long() == Some(name))
     }
 
@@ -128,7 +132,8 @@ impl Everything {
         for arg in walked.command.get_arguments().filter(|arg| arg.is_required_set()) {
             let first_possible = arg.get_possible_values().first().map(|value| value.get_name().to_owned());
             let value = match (group, arg.get_id().as_str()) {
-                ("ledger", "kind") => "compactions".to_owned(),
+                ("ledger", "ledgers") => of.home.clone(),
+                ("ledger", "into") => of.merged.clone(),
                 ("session", "dir") => of.session.clone(),
                 ("session", "checkpoint") => "1".to_owned(),
                 ("book", "dir") => of.book.clone(),
@@ -145,6 +150,9 @@ impl Everything {
                 words.push(format!("--{long}"));
             }
             words.push(value);
+        }
+        if walked.name() == "ledger append" {
+            words.extend(["--kind", "compactions"].map(str::to_owned));
         }
         // The drained journal is not the journal of the home.
         if walked.name() == "journal drain" {
@@ -166,6 +174,10 @@ impl Everything {
 
 /// The files that paths on a command line name.
 pub struct Names {
+    /// The home whose ledger is merged into another.
+    pub home: String,
+    /// The home that gets its lines.
+    pub merged: String,
     pub session: String,
     pub book: String,
     pub journal: String,
@@ -179,6 +191,8 @@ impl Names {
     /// Returns an existing path.
     pub fn sound() -> Self {
         Self {
+            home: "home".into(),
+            merged: "merged".into(),
             session: "session".into(),
             book: "book".into(),
             journal: "home/journal".into(),
@@ -192,6 +206,8 @@ impl Names {
     pub fn all(name: &str) -> Self {
         let name = name.to_owned();
         Self {
+            home: name.clone(),
+            merged: format!("{name}-merged"),
             session: name.clone(),
             book: name.clone(),
             journal: name.clone(),
