@@ -25,6 +25,26 @@ pub(crate) struct Span {
     pub offset: i64,
 }
 
+/// Returns the zone with this name.
+///
+/// The time-zone database knows names in any case, so it lists all directories of zones first: 35 of them on Debian. A name
+/// as the files have it needs no list.
+fn get(name: &str) -> Result<TimeZone, jiff::Error> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'+' | b'-');
+    // On other systems file names may match in any case, and the zone would not get its own name. These directories have
+    // the zones once more, in other forms.
+    let is_file = cfg!(target_os = "linux")
+        && name != "UTC"
+        && name.bytes().all(is_plain)
+        && !["/", "posix/", "right/"].iter().any(|start| name.starts_with(start));
+    let of_file = || {
+        let directory = std::env::var_os("TZDIR").unwrap_or_else(|| "/usr/share/zoneinfo".into());
+        let bytes = std::fs::read(std::path::Path::new(&directory).join(name)).ok()?;
+        TimeZone::tzif(name, &bytes).ok()
+    };
+    is_file.then(of_file).flatten().map_or_else(|| TimeZone::get(name), Ok)
+}
+
 impl Zone {
     /// UTC.
     pub fn utc() -> Self {
@@ -43,8 +63,8 @@ impl Zone {
             let offset = Offset::from_seconds(seconds).map_err(|error| error.to_string())?;
             return Ok(Self { zone: TimeZone::fixed(offset), name: name.to_owned() });
         }
-        let zone = TimeZone::get(name)
-            .map_err(|error| format!("{error}; write Europe/Berlin, UTC, local or +05:45"))?;
+        let zone =
+            get(name).map_err(|error| format!("{error}; write Europe/Berlin, UTC, local or +05:45"))?;
         let name = zone.iana_name().unwrap_or(name).to_owned();
         Ok(Self { zone, name })
     }
@@ -53,7 +73,7 @@ impl Zone {
     pub fn local() -> Self {
         let of_variable = std::env::var("TZ").ok().filter(|name| !name.is_empty()).and_then(|name| {
             let name = name.trim_start_matches(':');
-            let zone = TimeZone::get(name).or_else(|_| TimeZone::posix(name)).ok()?;
+            let zone = get(name).or_else(|_| TimeZone::posix(name)).ok()?;
             Some(Self { name: zone.iana_name().unwrap_or(name).to_owned(), zone })
         });
         let of_link = || {
