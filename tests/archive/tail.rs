@@ -290,6 +290,25 @@ fn one_byte_changed_anywhere_in_front_of_the_cursor_is_noticed() {
     }
 }
 
+/// Every write sets the time of modification, so a ledger with the time of the last build is not compared.
+#[test]
+fn a_ledger_at_rest_is_compared_again_once_its_time_changes() {
+    let (place, mut ledger, _) = built();
+    let set_time = |seconds| {
+        let file = fs::File::options().write(true).open(&place.paths.ledger).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+    };
+    set_time(1_700_000_000);
+    place.tail(&Options::default());
+    assert!(change_one_digit(&mut ledger, 500_000));
+    fs::write(&place.paths.ledger, &ledger).unwrap();
+    set_time(1_700_000_000);
+    assert_eq!(place.tail(&Options::default()).0.restarted, None);
+    set_time(1_700_000_001);
+    assert_eq!(place.tail(&Options::default()).0.restarted, Some(Restart::LedgerRewritten));
+    dump::assert_same(&dump::by_rowid(place.archive()), &rebuilt(&ledger), "after the change");
+}
+
 /// The reference moves the cursor without the mark; this is no reason to start again.
 #[test]
 fn a_cursor_that_another_program_moved_to_a_line_end_is_trusted() {

@@ -21,6 +21,8 @@ use crate::archive::survey::{self, Survey, stamps_of};
 use crate::disk;
 use crate::publish;
 use crate::record::fold::Fold;
+use crate::record::time;
+use crate::scan::Source;
 use crate::sqlite_file;
 
 mod live;
@@ -87,8 +89,12 @@ impl<'b> Build<'b> {
     ) -> Result<Option<Restart>, ArchiveError> {
         // Map: the whole lines after the target's cursor.
         let start = before.ledger_offset_bytes.max(0) as u64;
-        let mark = self.ledger.mark()?;
         let input = self.input(start);
+        // Without new lines the bytes before the end are the bytes whose mark was checked when the target was chosen.
+        let mark = match input {
+            None if start == self.ledger.end && before.is_ours() => before.ledger_mark,
+            _ => self.ledger.mark()?,
+        };
         self.result.scanned_bytes = self.ledger.end.saturating_sub(start.max(self.counted_from));
 
         // Survey: the stamps, because a stamp changes turns before and after it, and workers enrich each turn once.
@@ -129,7 +135,7 @@ impl<'b> Build<'b> {
         }
 
         // State: the new cursor, if the bytes before it are still the bytes that were read.
-        if self.ledger.mark()? != mark {
+        if input.is_some() && self.ledger.mark()? != mark {
             return Err(ArchiveError::LedgerChanged { ledger: self.paths.ledger.clone() });
         }
         let built_at = Some(iso_millis(self.options.now.unwrap_or_else(SystemTime::now)));
@@ -178,7 +184,7 @@ impl<'b> Build<'b> {
         let connection = open::open_for_build(path, &self.options.interrupt)?;
         let state = open::read_state(&connection, path)?;
         let mut restart = match (&state, &self.ledger.source) {
-            (Some(state), Some(source)) => {
+            (Some(state), Some(source)) if !is_untouched(source, state) => {
                 cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?
             }
             _ => None,
@@ -290,6 +296,20 @@ impl<'b> Build<'b> {
         }
         Ok(())
     }
+}
+
+/// Whether nobody has written to the ledger since the last build, which read all of the ledger.
+///
+/// Every write sets the ledger's time of modification. A write shortly before the build could have the same time as a
+/// write after the build, so the ledger must have been at rest for a while.
+fn is_untouched(source: &Source, state: &ArchiveState) -> bool {
+    const REST_MS: i64 = 2000;
+    let built_ms = |at: time::Instant| at.seconds * 1000 + i64::from(at.nanos / 1_000_000);
+    let built_at = state.last_built_at.as_deref().and_then(time::Instant::of_turn).map(built_ms);
+    u64::try_from(state.ledger_offset_bytes) == Ok(source.len_bytes())
+        && state.is_ours()
+        && state.ledger_mtime_ms == source.mtime_ms()
+        && built_at.is_some_and(|built_at| state.ledger_mtime_ms.saturating_add(REST_MS) < built_at)
 }
 
 /// Maps the ledger and builds under the lock of `paths`.
