@@ -139,7 +139,9 @@ fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::
     let home = Home::at(directory.path());
     let mut said = MergeSpeaker::default();
     let ledger = Ledger::new(home.clone()).with_interrupt(interrupt);
-    let report = ledger.merge(&ledgers.inputs, &mut |finding| said.say(&finding))?;
+    // The answers are about records alone.
+    let inputs: Vec<MergeInput> = ledgers.inputs.iter().cloned().map(MergeInput::without_content).collect();
+    let report = ledger.merge(&inputs, &mut |finding| said.say(&finding))?;
     said.finish();
     disk::rename(&home.ledger(), merged)?;
     Ok(report)

@@ -82,6 +82,11 @@ impl MergeInput {
     /// The same input, read from `copy`: for a ledger that had to be decompressed. Reports name the ledger itself.
     pub fn read_from(self, copy: PathBuf) -> Self {
         Self { ledger: copy, ..self }
+    /// The same input without the content sidecars of its home: for a target that is asked about records alone.
+    pub fn without_content(self) -> Self {
+        Self { content_of: None, ..self }
+    }
+
     }
 }
 
