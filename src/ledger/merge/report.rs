@@ -9,6 +9,7 @@ pub(super) const VERSIONS_NAMED: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct LedgerLineAt {
     /// The ledger, as it was named.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub ledger: PathBuf,
     /// The offset of the line, in bytes.
     pub offset: u64,
@@ -59,6 +60,7 @@ pub enum MergeFinding {
 #[serde(rename_all = "camelCase")]
 pub struct MergedInput {
     /// The ledger, as it was named.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub ledger: PathBuf,
     /// The name of its machine, if its home has one.
     pub machine: Option<String>,
