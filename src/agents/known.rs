@@ -17,6 +17,7 @@ use super::AgentsError;
 use super::js;
 use crate::disk;
 use crate::home::Home;
+use crate::record::message_id::{is_unique, is_uuid};
 use crate::scan::json::{Document, Value, trim_js};
 use crate::scan::{self, Io, Source, chunks};
 
@@ -67,46 +68,9 @@ fn message_key(source: &[u8], id: &[u8], ts: &[u8]) -> u64 {
     hash(&[source, id, if is_unique(source, id) { b"" } else { ts }])
 }
 
-/// Whether an id names one message in all sessions. The ids of Codex's turns are UUIDs, and the ids of Anthropic's
-/// messages have at least twenty random characters.
-fn is_unique(source: &[u8], id: &[u8]) -> bool {
-    match source {
-        b"codex" => id.len() == 36 && uuid::Uuid::try_parse_ascii(id).is_ok(),
-        b"claude-code" => id.len() >= 24 && id.starts_with(b"msg_"),
-        _ => false,
-    }
-}
-
 /// A prompt or a result line of Claude Code by its UUID, which a copy of the line in another session has, too.
 fn user_line_key(uuid: &[u8]) -> Option<u64> {
-    let is_unique = uuid.len() == 36 && uuid::Uuid::try_parse_ascii(uuid).is_ok();
-    is_unique.then(|| hash(&[b"claude-code", b"user line", uuid]))
-}
-
-/// Whether the id of a turn tells it from all other turns, whoever wrote them, so that a turn with equal time, model and
-/// counts is another turn. The turns of old rollouts of Codex are numbered, so that a fork repeats them under their numbers.
-pub(super) fn has_certain_id(turn: Value<'_>) -> bool {
-    let text = |key| js::any_text(turn, key).unwrap_or_default();
-    let (source, id) = (text("source"), text("messageId"));
-    match source {
-        b"codex" => {
-            let (first, further) = parts_of_turn_id(id);
-            further > 0 || is_unique(source, first)
-        }
-        b"opencode" => !id.is_empty(),
-        b"gemini-cli" => id.len() == 36 && uuid::Uuid::try_parse_ascii(id).is_ok(),
-        source => is_unique(source, id),
-    }
-}
-
-/// The id under which a turn of Codex was first written, and the number behind its `+`: 0 for the first part of the turn.
-pub(super) fn parts_of_turn_id(id: &[u8]) -> (&[u8], usize) {
-    let further = memchr::memrchr(b'+', id).and_then(|at| {
-        let digits = std::str::from_utf8(&id[at + 1..]).ok()?;
-        let number: usize = digits.parse().ok().filter(|number| *number > 0)?;
-        (number.to_string() == digits).then_some((&id[..at], number))
-    });
-    further.unwrap_or((id, 0))
+    is_uuid(uuid).then(|| hash(&[b"claude-code", b"user line", uuid]))
 }
 
 /// What makes two results of a log equal besides their numbers; none for an event without a message.

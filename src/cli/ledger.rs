@@ -90,7 +90,7 @@ in parts change nothing. A home is given as its directory: its content sidecars 
 machine, if `burn ledger machine` has set one.
 
 Lines with one id and different contents are all kept and named. The one with more output tokens counts, else the longer one. A turn that has the \
-fingerprint of another turn is that turn under another id; it is named and left out. Malformed lines are named and kept. A last \
+fingerprint of a turn of another ledger is that turn under another id, unless their message ids are unique and differ; it is named and left out. Malformed lines are named and kept. A last \
 line without an end is named and left out.
 
 Lines are appended in pieces of 16 MiB, as appends do; other programs may append meanwhile. After an error or a crash, merge the same \

@@ -13,6 +13,7 @@ use bumpalo::Bump;
 use crate::home::SessionId;
 use crate::record::fold::Fold;
 use crate::record::maker::RowMaker;
+use crate::record::message_id::certain_id;
 use crate::record::rows::Rows;
 use crate::record::strict::{Doubt, doubt_in_record, doubt_in_stamp};
 use crate::record::{Hasher, Id, ParsedLine, RecordKind, line_of};
@@ -242,7 +243,6 @@ impl Batch {
 
     /// Compares the turn that was pushed last with others by its id alone, because its id is certain: agents that work side
     /// by side have turns with equal times, models and counts.
-    #[cfg(feature = "agents")]
     pub(crate) fn compare_last_by_id_alone(&mut self) {
         if let Some(entry) = self.entries.last_mut() {
             entry.has_certain_id = true;
@@ -267,11 +267,24 @@ impl Batch {
     /// The errors of [`Batch::push`] and [`Batch::push_stamp`], and an error for a line of a version or kind that this
     /// program does not know.
     pub fn push_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
-        self.parsed(line, |batch, tools, root| match line_of(root) {
-            ParsedLine::Record(kind, record) => batch.push_record(kind, record, None, tools),
-            ParsedLine::Stamp => batch.push_parsed_stamp(root, tools),
-            ParsedLine::Shapeless(_) => Err("its record is missing or no object".into()),
-            ParsedLine::Unknown => Err("it is no ledger line of a known version and kind".into()),
+        self.parsed(line, |batch, tools, root| batch.push_parsed_line(root, tools))
+    }
+
+    /// Does the same as [`Batch::push_line`] with a line that another home exported. A turn whose message id is unique by its
+    /// form is compared with others by its id alone: a turn of the ledger with the same fingerprint does not make it a
+    /// duplicate. [`Batch::push_line`] keeps the rule of the programs that share the ledger.
+    ///
+    /// # Errors
+    /// The errors of [`Batch::push_line`].
+    pub fn push_exported_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        self.parsed(line, |batch, tools, root| {
+            batch.push_parsed_line(root, tools)?;
+            if let ParsedLine::Record(RecordKind::Turn, turn) = line_of(root)
+                && certain_id(turn).is_some()
+            {
+                batch.compare_last_by_id_alone();
+            }
+            Ok(())
         })
     }
 
@@ -368,6 +381,15 @@ impl Batch {
             reason: text,
             is_strict,
         })
+    }
+
+    fn push_parsed_line(&mut self, root: Value<'_>, tools: &mut Tools) -> Result<(), RefusalReason> {
+        match line_of(root) {
+            ParsedLine::Record(kind, record) => self.push_record(kind, record, None, tools),
+            ParsedLine::Stamp => self.push_parsed_stamp(root, tools),
+            ParsedLine::Shapeless(_) => Err("its record is missing or no object".into()),
+            ParsedLine::Unknown => Err("it is no ledger line of a known version and kind".into()),
+        }
     }
 
     fn push_record(

@@ -11,6 +11,7 @@
 //! | `limits` | limits of a line, of an indexed text and of the rows of a line |
 //! | [`fold`] | folds stamps into turns |
 //! | `id`, `identify` | the id and the fingerprint of a record |
+//! | `message_id` | which ids of messages are unique |
 //! | `filter`, `pattern`, `print` | which records a query wants, and an archived row as JSON |
 //! | `strict` | values that only a lenient append accepts |
 //! | [`time`] | instants, time zones, and times as users write them |
@@ -29,6 +30,7 @@ pub(crate) mod identify;
 mod kind;
 mod limits;
 pub mod maker;
+pub(crate) mod message_id;
 mod pattern;
 pub(crate) mod print;
 pub mod rows;

@@ -302,6 +302,65 @@ fn a_turn_under_another_id_is_named_and_left_out() {
     assert!(left_out.ledger.ends_with("a") && kept.ledger.ends_with("target/ledger.jsonl"), "{findings:?}");
 }
 
+/// A turn whose time, model and counts are those of all turns that this function makes.
+fn alike(source: &str, session: &str, message: &str) -> String {
+    turn(1, 1, 5, "")
+        .replace("codex", source)
+        .replace(r#""s1""#, &format!("{session:?}"))
+        .replace(r#""m1""#, &format!("{message:?}"))
+}
+
+#[test]
+fn turns_with_certain_ids_are_one_only_if_their_message_is_one() {
+    let uuid = |last: u8| format!("019a0000-0000-7000-8000-00000000000{last}");
+    let pairs = [
+        ("opencode", "msg_a".to_owned(), "msg_b".to_owned()),
+        ("claude-code", "msg_01AAAAAAAAAAAAAAAAAAAAAA".to_owned(), "msg_01BBBBBBBBBBBBBBBBBBBBBB".to_owned()),
+        ("codex", uuid(1), uuid(2)),
+        ("codex", uuid(1), uuid(1) + "+1"),
+        ("gemini-cli", uuid(1), uuid(2)),
+    ];
+    for (source, first, second) in pairs {
+        let bench = Bench::new();
+        let [one, two] = [alike(source, "s1", &first), alike(source, "s2", &second)];
+        let a = bench.ledger("a", &text(&[one.clone(), two.clone()]));
+        let (report, findings) = bench.merge(&[a], "whole");
+        assert_eq!((report.appended, report.same_turns), (2, 0), "{findings:?}");
+        let a = bench.ledger("a", &text(&[one]));
+        let b = bench.ledger("b", &text(&[two]));
+        let (report, findings) = bench.merge(&[a, b], "parts");
+        assert_eq!((report.appended, report.same_turns), (2, 0), "{findings:?}");
+        // A resumed session has copies of the messages of the first.
+        let copy = bench.ledger("copy", &text(&[alike(source, "s9", &first)]));
+        let (report, findings) = bench.merge(&[copy], "parts");
+        assert_eq!((report.appended, report.same_turns), (0, 1), "{findings:?}");
+    }
+}
+
+#[test]
+fn turns_of_one_ledger_stay_apart_whatever_their_fingerprints() {
+    let bench = Bench::new();
+    let ledger = |name: &str, messages: &[&str]| {
+        let lines: Vec<String> = messages.iter().map(|message| alike("codex", "s1", message)).collect();
+        bench.ledger(name, &text(&lines))
+    };
+    let [a, b] = [ledger("a", &["m1", "m4"]), ledger("b", &["m2", "m3", "m5"])];
+    // The ledger b says that there are three turns, so two of a are among them.
+    for (number, inputs) in [[a.clone(), b.clone()], [b.clone(), a.clone()]].iter().enumerate() {
+        let home = format!("into{number}");
+        let (report, findings) = bench.merge(inputs, &home);
+        assert_eq!((report.appended, report.same_turns), (3, 2), "{findings:?}");
+        assert_eq!(bench.merge(inputs, &home).0.appended, 0);
+    }
+    // The target is a ledger, too.
+    for (input, appended) in [(&a, 2), (&b, 1)] {
+        let (report, findings) = bench.merge(std::slice::from_ref(input), "each");
+        assert_eq!(report.appended, appended, "{findings:?}");
+    }
+    assert_eq!(bench.merge(&[a, b], "each").0.appended, 0);
+    assert_eq!(bench.rows("each")["turns"].len(), 3);
+}
+
 #[test]
 fn malformed_lines_are_named_and_kept_and_unfinished_lines_are_left_out() {
     let bench = Bench::new();

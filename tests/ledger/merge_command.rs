@@ -234,6 +234,64 @@ fn exported_lines_are_appended_elsewhere_once() {
 }
 
 /// Kills a merge at many moments. Whole lines are left, and another merge makes the same ledger.
+/// Two answers of one millisecond, model and counts.
+fn simultaneous_answers() -> [String; 2] {
+    ["msg_a", "msg_b"].map(|id| {
+        format!(
+            r#"{{"source":"opencode","sessionId":"s-{id}","messageId":"{id}","turnIndex":0,"ts":"2026-04-20T00:00:00.000Z","model":"m","usage":{{"input":1,"output":2,"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0}},"toolCalls":[]}}"#
+        )
+    })
+}
+
+#[test]
+fn exported_turns_with_certain_ids_are_appended_by_their_ids() {
+    let homes = Homes::new();
+    let turns = simultaneous_answers();
+    let appended = |home: &str, args: &[&str], line: &str| {
+        let args = [&["ledger", "append", "--json", "--home", home], args].concat();
+        let done: Value = serde_json::from_str(&homes.ok(&args, format!("{line}\n").as_bytes())).unwrap();
+        done["appended"].as_u64().unwrap()
+    };
+    for (turn, of_record) in turns.iter().zip([1, 0]) {
+        let line = format!(r#"{{"v":1,"kind":"turn","record":{turn}}}"#);
+        assert_eq!(appended("lines", &[], &line), 1, "{line}");
+        assert_eq!(appended("lines", &[], &line), 0, "{line}");
+        // The rule of appends that share the ledger with other programs.
+        assert_eq!(appended("records", &["--kind", "turns"], turn), of_record, "{turn}");
+    }
+}
+
+#[test]
+fn answers_from_several_homes_do_not_copy_content() {
+    let homes = Homes::new();
+    fs::create_dir(homes.path("a/content")).unwrap();
+    fs::write(homes.path("a/content/s1.jsonl"), "{\"text\":\"1\"}\n").unwrap();
+    let args = ["state", "rebuild", "archive", "--ledger", "[ab]", "--archive", "built.sqlite", "--json"];
+    let built: Value = serde_json::from_str(&homes.ok(&args, b"")).unwrap();
+    assert_eq!(built["merge"]["contentLines"], 0, "{built}");
+    let args = ["ledger", "--json", "merge", "a", "b", "--into", "all"];
+    let merged: Value = serde_json::from_str(&homes.ok(&args, b"")).unwrap();
+    assert_eq!(merged["contentLines"], 1, "{merged}");
+}
+
+/// File systems of macOS refuse such a name.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_not_utf_8_is_printed_into_the_document() {
+    use std::os::unix::ffi::OsStrExt;
+    let homes = Homes::new();
+    let name = std::ffi::OsStr::from_bytes(b"\xFF.jsonl");
+    let turn = &simultaneous_answers()[0];
+    let line = format!(r#"{{"v":1,"kind":"turn","record":{turn}}}"#);
+    fs::write(homes.path("").join(name), format!("{line}\nnot json\n")).unwrap();
+    let output = homes.command(&["ledger", "--json", "merge", "--into", "all"]).arg(name).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let merged: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(merged["inputs"][0]["ledger"], "\u{FFFD}.jsonl", "{merged}");
+    assert_eq!(merged["findings"][0]["line"]["ledger"], "\u{FFFD}.jsonl", "{merged}");
+}
+
 #[test]
 fn a_killed_merge_is_completed_by_the_next() {
     let homes = Homes::new();

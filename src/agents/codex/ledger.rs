@@ -11,8 +11,9 @@ use super::engine::Written;
 use super::parts::RolloutCounts;
 use crate::agents::AgentsError;
 use crate::agents::js;
-use crate::agents::known::{each_line_with, parts_of_turn_id};
+use crate::agents::known::each_line_with;
 use crate::home::Home;
+use crate::record::message_id::parts_of_turn_id;
 use crate::scan::json::Value;
 
 /// A turn of the ledger, or one of its parts.

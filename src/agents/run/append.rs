@@ -6,9 +6,10 @@
 use super::*;
 use crate::agents::claude::CARRIED;
 use crate::agents::js::RecordText;
-use crate::agents::known::{EventNote, ResultNote, has_certain_id, result_key};
+use crate::agents::known::{EventNote, ResultNote, result_key};
 use crate::ledger::WrittenLines;
 use crate::record::Id;
+use crate::record::message_id::certain_id;
 use crate::scan::json::trim_js;
 
 /// A batch that is being filled, with the kinds of its lines.
@@ -515,7 +516,7 @@ fn is_certain(queued: &Queued, turn: Value<'_>) -> bool {
         Some(Agent::Claude | Agent::OpenCode | Agent::Gemini) => {
             js::text(turn, "messageId").is_some_and(|id| !id.is_empty())
         }
-        _ => has_certain_id(turn),
+        _ => certain_id(turn).is_some(),
     }
 }
 

@@ -78,6 +78,7 @@ impl CheckedInput {
         while let Some(InputLine { number, bytes, .. }) = lines.next()? {
             let pushed = match self.kind {
                 AppendKind::Content => batch.push_content(bytes),
+                AppendKind::Lines => batch.push_exported_line(bytes),
                 _ => batch.push_line(bytes),
             };
             pushed.map_err(|refusal| anyhow!("checked line {number}: {}", refusal.reason))?;
@@ -104,7 +105,7 @@ fn push(batch: &mut Batch, kind: AppendKind, line: &[u8]) -> Result<(), crate::l
         Some(record) => batch.push(record, line),
         None => match kind {
             AppendKind::Content => batch.push_content(line),
-            AppendKind::Lines => batch.push_line(line),
+            AppendKind::Lines => batch.push_exported_line(line),
             _ => batch.push_stamp(line),
         },
     }

@@ -7,6 +7,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::super::LedgerError;
 use super::super::pipeline::{LedgerWork, in_order};
+use crate::record::message_id::certain_id;
 use crate::record::time::Instant;
 use crate::record::{Hasher, LINE_MAX_BYTES, ParsedLine, RecordKind, line_of};
 use crate::scan::json::{Document, Value, trim_js};
@@ -53,6 +54,8 @@ impl RecordPlace {
     }
 }
 
+const _: () = assert!(size_of::<LineKey>() == 80, "docs/merging.md states the memory of a line");
+
 /// One line of a ledger.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LineKey {
@@ -62,6 +65,9 @@ pub(super) struct LineKey {
     pub key: u64,
     /// The fingerprint of a turn that has one, else 0.
     pub fingerprint: u64,
+    /// Of a turn whose message id is certain: a hash of the message id, never 0; else 0. 32 bits are enough, because the hash
+    /// is compared only between turns with one fingerprint.
+    pub message: u32,
     /// Of a turn: a hash of its session id.
     pub session: u64,
     /// The instant of `ts` in microseconds since 1970; [`UNDATED`] without one.
@@ -143,7 +149,8 @@ impl KeyReader {
         }
         let text = text_hash(line);
         let (class, at_us) = (LineClass::Other, UNDATED);
-        let other = LineKey { text, key: text[0], fingerprint: 0, session: 0, at_us, place, class };
+        let other =
+            LineKey { text, key: text[0], fingerprint: 0, message: 0, session: 0, at_us, place, class };
         if line.len() as u64 > LINE_MAX_BYTES {
             return Err((other, format!("it has more than {LINE_MAX_BYTES} bytes, the most that is read")));
         }
@@ -157,6 +164,10 @@ impl KeyReader {
                 key: hasher.id(kind, record).0,
                 fingerprint: match kind {
                     RecordKind::Turn => hasher.fingerprint(record).map_or(0, |id| id.0),
+                    _ => 0,
+                },
+                message: match kind {
+                    RecordKind::Turn => certain_id(record).map_or(0, |id| short_hash(id) as u32 | 1),
                     _ => 0,
                 },
                 session: match kind {

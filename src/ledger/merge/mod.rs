@@ -6,13 +6,15 @@
 //! | `labels` | the names of machines, as stamps |
 //! | `plan` | which lines are appended, in which order |
 //! | `versions` | which lines of a record have the same content, and which line counts |
+//! | `same_turns` | which turns with one fingerprint are one turn |
 //! | `stamps` | which stamps of one time contradict each other |
 //! | `pieces` | the appends |
 //! | `store`, `report` | lines by their places; the result |
 //!
 //! Guarantees: no line is lost. Every whole line of an input is in the target afterwards, except a line whose content the
-//! target has, and a turn that is in the target under another id ([`MergeFinding::SameTurn`]). What the archive of the
-//! target has depends on the set of lines alone: the order of the inputs, repetition and a ledger that comes in parts change nothing.
+//! target has, and a turn that is in the target under another id ([`MergeFinding::SameTurn`]). Turns that one ledger has
+//! stay as many. What the archive of the target has depends on the set of lines alone: the order of the inputs, repetition and
+//! a ledger that comes in parts change nothing, except which turns with one fingerprint are taken for one.
 //! The inputs are only read, without their locks.
 
 mod keys;
@@ -20,6 +22,7 @@ mod labels;
 mod pieces;
 mod plan;
 mod report;
+mod same_turns;
 mod stamps;
 mod store;
 mod versions;
@@ -79,14 +82,14 @@ impl MergeInput {
         Ok(Self { name: ledger.clone(), ledger, machine, content_of: None })
     }
 
-    /// The same input, read from `copy`: for a ledger that had to be decompressed. Reports name the ledger itself.
-    pub fn read_from(self, copy: PathBuf) -> Self {
-        Self { ledger: copy, ..self }
     /// The same input without the content sidecars of its home: for a target that is asked about records alone.
     pub fn without_content(self) -> Self {
         Self { content_of: None, ..self }
     }
 
+    /// The same input, read from `copy`: for a ledger that had to be decompressed. Reports name the ledger itself.
+    pub fn read_from(self, copy: PathBuf) -> Self {
+        Self { ledger: copy, ..self }
     }
 }
 
@@ -108,10 +111,10 @@ impl Ledger {
     ///
     /// Lines with one id and different contents are all kept. The line with more output tokens counts, else the longer one,
     /// else the one with the greater hash; contents are compared without regard to spelling and order of members. Of stamps
-    /// with one `ts` the same order decides. Turns with one fingerprint are one turn; the one that this ledger has stays, else
-    /// the one with the least id.
+    /// with one `ts` the same order decides. Turns with one fingerprint that different ledgers have are one turn, unless their
+    /// message ids are unique and differ; the one that this ledger has stays, else the one with the least id.
     ///
-    /// Memory is 80 bytes for each line of all ledgers. The lines are appended in pieces of about 16 MiB, under the locks of
+    /// Memory is 80 bytes for each line of all ledgers, and 24 for each line to append and for each turn. The lines are appended in pieces of about 16 MiB, under the locks of
     /// an append, and are on stable storage when this function returns.
     ///
     /// # Errors
@@ -217,7 +220,7 @@ impl Ledger {
         let lines = Planner::new(&store, report, found, told).plan(keys)?;
         let len_bytes = target.as_ref().map_or(0, Source::len_bytes);
         let end = TargetEnd { source: target.as_ref(), len_bytes };
-        let outcome = self.append_planned(&lines, &store, end, report)?;
+        let outcome = self.append_planned(&lines, keys, &store, end, report)?;
         state.target = target;
         Ok(outcome)
     }

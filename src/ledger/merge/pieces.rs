@@ -7,7 +7,7 @@
 use super::super::append::{AppendOptions, append_lines, sync_lines};
 use super::super::index::IdIndex;
 use super::super::{Ledger, LedgerError};
-use super::keys::{LABELS, LineClass};
+use super::keys::{LABELS, LineClass, LineKey};
 use super::plan::PlannedLine;
 use super::report::MergeReport;
 use super::store::LineStore;
@@ -46,20 +46,20 @@ struct MergePiece {
 impl MergePiece {
     fn add(
         &mut self,
-        planned: &PlannedLine,
+        line: &LineKey,
+        is_again: bool,
         store: &LineStore<'_>,
         buffer: &mut Vec<u8>,
     ) -> Result<(), LedgerError> {
-        self.text.extend_from_slice(store.text(planned.line.place, buffer)?);
+        self.text.extend_from_slice(store.text(line.place, buffer)?);
         self.text.push(b'\n');
-        let line = &planned.line;
         self.ids.push(match line.class {
             LineClass::Record(_) => {
                 (Some(Id(line.key)), Some(line.fingerprint).filter(|hash| *hash != 0).map(Id))
             }
             LineClass::Stamp | LineClass::Other => (None, None),
         });
-        self.again += u64::from(planned.is_again);
+        self.again += u64::from(is_again);
         self.labels += u64::from(line.place.input == LABELS);
         Ok(())
     }
@@ -74,10 +74,11 @@ pub(super) enum PlanOutcome {
 }
 
 impl Ledger {
-    /// Appends `lines`, and makes everything that the ledger has durable.
+    /// Appends `lines`, which are numbers of `keys`, and makes everything that the ledger has durable.
     pub(super) fn append_planned(
         &self,
         lines: &[PlannedLine],
+        keys: &[LineKey],
         store: &LineStore<'_>,
         mut target: TargetEnd<'_>,
         report: &mut MergeReport,
@@ -85,7 +86,7 @@ impl Ledger {
         let mut piece = MergePiece::default();
         let mut buffer = Vec::new();
         for (number, planned) in lines.iter().enumerate() {
-            piece.add(planned, store, &mut buffer)?;
+            piece.add(&keys[planned.line], planned.is_again, store, &mut buffer)?;
             if piece.text.len() < PIECE_BYTES && number + 1 < lines.len() {
                 continue;
             }

@@ -14,8 +14,9 @@ use std::collections::HashSet;
 use rayon::slice::ParallelSliceMut;
 
 use super::super::LedgerError;
-use super::keys::{LineClass, LineKey, MergePlace, TARGET};
+use super::keys::{LineClass, LineKey, TARGET};
 use super::report::{MergeFinding, MergeReport, VERSIONS_NAMED};
+use super::same_turns::SameTurns;
 use super::stamps::{StampFacts, contested_sets};
 use super::store::LineStore;
 use super::versions::VersionRank;
@@ -25,33 +26,42 @@ use crate::scan::json::Document;
 /// A line to append.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlannedLine {
-    pub line: LineKey,
+    /// The number of the line among the sorted keys.
+    pub line: usize,
     /// Whether the target has the line already: a version that counts is written again after a version that does not.
     pub is_again: bool,
-    /// The time of the version that counts, and the place among the lines of its key.
-    order: (i64, u32),
+    /// The place among the lines of its key.
+    place: u32,
+    /// The time of the version that counts.
+    at_us: i64,
 }
+
+const _: () =
+    assert!(size_of::<PlannedLine>() == 24, "docs/merging.md states the memory of a line to append");
 
 /// A text that some lines have.
 #[derive(Debug, Clone)]
 struct TextVersion {
     line: LineKey,
+    /// The number of the line among the sorted keys.
+    number: usize,
     /// The offset of the last line of the target that has the text.
     in_target: Option<u64>,
     rank: Option<VersionRank>,
 }
 
 /// The lines of a turn in a plan.
+#[derive(Debug, Clone, Copy)]
 struct PlannedTurn {
-    fingerprint: u64,
-    key: u64,
-    is_in_target: bool,
-    /// The version that counts.
-    place: MergePlace,
+    /// The number of the version that counts among the sorted keys.
+    counts: usize,
     /// The turn's lines among the lines of the plan.
     first: usize,
-    count: usize,
+    count: u32,
+    is_in_target: bool,
 }
+
+const _: () = assert!(size_of::<PlannedTurn>() == 24, "docs/merging.md states the memory of a turn");
 
 /// Plans one merge.
 pub(super) struct Planner<'s, 'f> {
@@ -85,19 +95,26 @@ impl<'s, 'f> Planner<'s, 'f> {
         keys.par_sort_unstable_by_key(|line| {
             (line.class, line.key, line.text, line.place.input == TARGET, line.place)
         });
-        for group in keys.chunk_by(|a, b| (a.class, a.key) == (b.class, b.key)) {
-            let versions = group.chunk_by(|a, b| a.text == b.text).filter_map(version_of).collect();
+        let keys = &*keys;
+        let mut number = 0;
+        for group in keys.chunk_by(is_one_record) {
+            let version = |lines: &[LineKey]| {
+                number += lines.len();
+                version_of(lines, number)
+            };
+            let versions = group.chunk_by(|a, b| a.text == b.text).filter_map(version).collect();
             match group[0].class {
                 LineClass::Record(place) => self.record(place.kind(), versions)?,
                 LineClass::Stamp => self.stamps(versions)?,
                 LineClass::Other => self.append_from(&versions, 0),
             }
         }
-        self.leave_out_same_turns();
+        self.leave_out_same_turns(keys);
         let mut lines = self.lines;
-        lines.retain(|line| line.order.1 != LEFT_OUT);
+        lines.retain(|line| line.place != LEFT_OUT);
         lines.par_sort_unstable_by_key(|planned| {
-            (planned.order.0, planned.line.class, planned.line.key, planned.order.1)
+            let line = &keys[planned.line];
+            (planned.at_us, line.class, line.key, planned.place)
         });
         Ok(lines)
     }
@@ -121,12 +138,10 @@ impl<'s, 'f> Planner<'s, 'f> {
         }
         if kind == RecordKind::Turn && counts.line.fingerprint != 0 {
             self.turns.push(PlannedTurn {
-                fingerprint: counts.line.fingerprint,
-                key: counts.line.key,
-                is_in_target: versions.iter().any(|version| version.in_target.is_some()),
-                place: counts.line.place,
+                counts: counts.number,
                 first,
-                count: self.lines.len() - first,
+                count: (self.lines.len() - first) as u32,
+                is_in_target: versions.iter().any(|version| version.in_target.is_some()),
             });
         }
         Ok(())
@@ -153,7 +168,7 @@ impl<'s, 'f> Planner<'s, 'f> {
             self.append_from(&of_set, places_kept(&of_set));
             // Lines of all sets of one time are put together in the order of their ranks.
             for (planned, (_, stamp)) in self.lines[first..].iter_mut().rev().zip(set.iter().rev()) {
-                planned.order.1 = *stamp as u32;
+                planned.place = *stamp as u32;
             }
         }
         Ok(())
@@ -185,38 +200,61 @@ impl<'s, 'f> Planner<'s, 'f> {
             if version.line.class == LineClass::Other && is_again {
                 continue;
             }
-            self.lines.push(PlannedLine { line: version.line, is_again, order: (at_us, place as u32) });
+            let (line, place) = (version.number, place as u32);
+            self.lines.push(PlannedLine { line, is_again, place, at_us });
         }
     }
 
-    /// Leaves out turns that have the fingerprint of another turn: of a turn of the target, else of the turn with the least id.
-    fn leave_out_same_turns(&mut self) {
-        self.turns.sort_unstable_by_key(|turn| (turn.fingerprint, !turn.is_in_target, turn.key));
-        for same in self.turns.chunk_by(|a, b| a.fingerprint == b.fingerprint) {
-            let [kept, others @ ..] = same else { continue };
-            for other in others.iter().filter(|other| !other.is_in_target) {
-                for planned in &mut self.lines[other.first..other.first + other.count] {
-                    planned.order.1 = LEFT_OUT;
+    /// Leaves out turns that have the fingerprint of another turn, and its message id if that is certain: of a turn of the
+    /// target, else of the turn with the least id. Turns that one ledger has stay apart.
+    fn leave_out_same_turns(&mut self, keys: &[LineKey]) {
+        let alike = |turn: &PlannedTurn| (keys[turn.counts].fingerprint, keys[turn.counts].message);
+        self.turns.par_sort_unstable_by_key(|turn| (alike(turn), !turn.is_in_target, keys[turn.counts].key));
+        for turns in self.turns.chunk_by(|a, b| alike(a) == alike(b)).filter(|turns| turns.len() > 1) {
+            let mut same = SameTurns::default();
+            for turn in turns {
+                let Some(kept) = same.add(turn.counts, &ledgers_of(keys, turn.counts)) else { continue };
+                for planned in &mut self.lines[turn.first..turn.first + turn.count as usize] {
+                    planned.place = LEFT_OUT;
                 }
-                if !self.told[1].insert(other.key) {
+                if !self.told[1].insert(keys[turn.counts].key) {
                     continue;
                 }
                 self.report.same_turns += 1;
-                let [left_out, kept] = [other, kept].map(|turn| self.store.at(turn.place));
+                let [left_out, kept] = [turn.counts, kept].map(|number| self.store.at(keys[number].place));
                 (self.found)(MergeFinding::SameTurn { left_out, kept });
             }
         }
     }
 }
 
-/// [`PlannedLine::order`] of a line that is not appended after all.
+/// [`PlannedLine::place`] of a line that is not appended after all.
 const LEFT_OUT: u32 = u32::MAX;
 
-/// The version that the lines of one text are: those of the target are last.
-fn version_of(lines: &[LineKey]) -> Option<TextVersion> {
+fn is_one_record(a: &LineKey, b: &LineKey) -> bool {
+    (a.class, a.key) == (b.class, b.key)
+}
+
+/// The ledgers that have the record of the line with this number, each once.
+fn ledgers_of(keys: &[LineKey], number: usize) -> Vec<u32> {
+    let is_same = |line: &&LineKey| is_one_record(line, &keys[number]);
+    let before = keys[..number].iter().rev().take_while(is_same);
+    let lines = before.chain(keys[number..].iter().take_while(is_same));
+    let mut ledgers: Vec<u32> = lines.map(|line| line.place.input).collect();
+    ledgers.sort_unstable();
+    ledgers.dedup();
+    ledgers
+}
+
+/// The version that the lines of one text are: those of the target are last. `end` is the number after that of the last line.
+fn version_of(lines: &[LineKey], end: usize) -> Option<TextVersion> {
     let (first, last) = (lines.first()?, lines.last()?);
     let in_target = (last.place.input == TARGET).then_some(last.place.offset);
-    Some(TextVersion { line: if in_target.is_some() { *last } else { *first }, in_target, rank: None })
+    let (line, number) = match in_target {
+        Some(_) => (*last, end - 1),
+        None => (*first, end - lines.len()),
+    };
+    Some(TextVersion { line, number, in_target, rank: None })
 }
 
 /// How many of the versions, which are in the order of their ranks, the target has already in this order. The versions after

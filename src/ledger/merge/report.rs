@@ -33,7 +33,7 @@ pub enum MergeFinding {
         /// One line of each version, at most eight: first the version that counts.
         lines: Vec<LedgerLineAt>,
     },
-    /// A turn that has the fingerprint of another turn, and so is the same turn under another id. The turn is left out.
+    /// A turn that has the fingerprint of a turn of another ledger, and so is the same turn under another id. The turn is left out.
     #[serde(rename_all = "camelCase")]
     SameTurn {
         /// The turn.
@@ -87,7 +87,7 @@ pub struct MergeReport {
     pub labels: u64,
     /// Records whose versions have different contents, at least one of which was appended.
     pub conflicts: u64,
-    /// Turns that were left out because they have the fingerprint of another turn.
+    /// Turns that were left out because they have the fingerprint of a turn of another ledger.
     pub same_turns: u64,
     /// Lines of the inputs that are not JSON.
     pub malformed_lines: u64,
