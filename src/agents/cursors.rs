@@ -2,15 +2,16 @@
 //! logs.
 //!
 //! Touches `cursors.json` under lock `cursors`, and `ingest.side.json`. The first is shared with the TypeScript package
-//! and has exactly its form. The second is derived: without it, a run reads some logs again. Only what a turn of Codex
-//! used after it was written is lost then, because a run does not look the written part up in the ledger.
+//! and has exactly its form. The second is derived: without it, a run reads some logs and the turns of the ledger again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::AgentsError;
 use super::js::{self, KeyOrder, RecordText};
-use super::known::LedgerWitness;
+use super::known::{LedgerWitness, is_without_ledger};
+use super::ledger_turns::NotedLedger;
+use super::pass::Agent;
 use crate::disk::{self, Replacing};
 use crate::home::{Home, LockName};
 use crate::lock::with_lock;
@@ -63,6 +64,28 @@ impl Cursors {
     pub(super) fn load(home: &Home) -> Result<Self, AgentsError> {
         let entries = parse(&read(&home.cursors())?).into_iter().collect();
         Ok(Cursors { entries, changed: Vec::new() })
+    }
+
+    /// Deletes the cursors of a home without a ledger, or with an empty one: they describe what another ledger had. Returns
+    /// whether there were any. They are deleted before a record is appended, because a run that is killed after its first
+    /// append would leave the cursors of the other logs with a ledger that lacks their records.
+    pub(super) fn forget_without_ledger(home: &Home) -> Result<bool, AgentsError> {
+        let describe_nothing = || {
+            let is_without_ledger = is_without_ledger(home)?;
+            Ok::<_, AgentsError>(is_without_ledger && !parse(&read(&home.cursors())?).is_empty())
+        };
+        if !describe_nothing()? {
+            return Ok(false);
+        }
+        with_lock(&home.lock(LockName::Cursors), |held| {
+            // Another run may have appended records meanwhile.
+            if !describe_nothing()? {
+                return Ok(false);
+            }
+            held.still_held()?;
+            disk::replace(&home.cursors(), &print(&[]), Replacing::Unsynced)?;
+            Ok::<_, AgentsError>(true)
+        })
     }
 
     /// Returns the cursor of a log, if it has this kind.
@@ -189,8 +212,7 @@ fn noted_ledger(notes: &[u8]) -> Option<LedgerWitness> {
 #[derive(Debug, Default)]
 pub(super) struct Side {
     files: HashMap<Vec<u8>, Vec<u8>>,
-    /// The number of ledger bytes whose turns the notes have.
-    noted_bytes: u64,
+    noted: BTreeMap<Agent, NotedLedger>,
     is_changed: bool,
 }
 
@@ -204,19 +226,23 @@ impl Side {
         }
         let mut document = Document::default();
         let root = document.parse(trim_js(&text)).ok();
-        let noted_bytes = root.and_then(|root| js::number(root, "ledgerBytes")).unwrap_or(0.0) as u64;
-        Side { files: parse(&text).into_iter().collect(), noted_bytes, is_changed: false }
+        let noted = root.and_then(|root| root.get("ledgerTurns")).into_iter().flat_map(Value::members);
+        let noted = noted
+            .filter_map(|(name, noted)| Some((Agent::parse(&name.to_utf8_lossy())?, NotedLedger::of(noted))));
+        Side { noted: noted.collect(), files: parse(&text).into_iter().collect(), is_changed: false }
     }
 
-    pub(super) fn noted_bytes(&self) -> u64 {
-        self.noted_bytes
+    /// Returns how much of the ledger the notes on an agent's logs know.
+    pub(super) fn noted(&self, agent: Agent) -> NotedLedger {
+        self.noted.get(&agent).cloned().unwrap_or_default()
     }
 
-    /// Sets the number of ledger bytes whose turns the notes have. It is saved with the next note, or when it has changed
-    /// much, because the next run reads the bytes after it.
-    pub(super) fn set_noted_bytes(&mut self, bytes: u64) {
-        self.is_changed |= bytes.abs_diff(self.noted_bytes) >= NOTED_STEP_BYTES;
-        self.noted_bytes = bytes;
+    /// Sets how much of the ledger the notes on an agent's logs know. It is saved with the next note, or when it has
+    /// changed much, because the next run reads the bytes after it.
+    pub(super) fn set_noted(&mut self, agent: Agent, noted: NotedLedger) {
+        let before = self.noted.entry(agent).or_default();
+        self.is_changed |= noted.bytes.abs_diff(before.bytes) >= NOTED_STEP_BYTES;
+        *before = noted;
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
@@ -249,7 +275,11 @@ impl Side {
         ledger.number("bytes", witness.len_bytes as f64);
         ledger.text("hash", format!("{:016x}", witness.hash).as_bytes());
         document.raw("ledger", &ledger.finish());
-        document.number("ledgerBytes", self.noted_bytes as f64);
+        let mut noted = RecordText::default();
+        for (agent, of_agent) in &self.noted {
+            noted.raw(agent.as_str(), &of_agent.text());
+        }
+        document.raw("ledgerTurns", &noted.finish());
         document.raw("files", &files.finish());
         let mut text = document.finish();
         text.push(b'\n');
@@ -259,7 +289,7 @@ impl Side {
     }
 }
 
-/// See [`Side::set_noted_bytes`].
+/// See [`Side::set_noted`].
 const NOTED_STEP_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]

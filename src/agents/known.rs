@@ -153,6 +153,12 @@ impl LedgerWitness {
     }
 }
 
+/// Returns whether a home has no ledger, or an empty one.
+pub(super) fn is_without_ledger(home: &Home) -> Result<bool, AgentsError> {
+    let found = disk::if_there(disk::metadata_of_target(&home.ledger()))?;
+    Ok(found.is_none_or(|found| found.len_bytes == 0))
+}
+
 /// The ledger; none when there is no file.
 fn open_ledger(home: &Home) -> Result<Option<Source>, AgentsError> {
     match disk::metadata_of_target(&home.ledger()) {
@@ -438,13 +444,13 @@ fn line_at<'b>(
     }
 }
 
-/// Calls back with the lines of the ledger from byte `from` on that have `word` in their text and are JSON. Returns the
-/// end of the last complete line. A missing ledger has no lines.
+/// Calls back with the lines of the ledger from byte `from` on that have `word` in their text and are JSON, each with its
+/// byte offset. Returns the end of the last complete line. A missing ledger has no lines.
 pub(super) fn each_line_with(
     home: &Home,
     from: u64,
     word: &[u8],
-    take: &mut dyn FnMut(Value<'_>),
+    take: &mut dyn FnMut(u64, Value<'_>),
 ) -> Result<u64, AgentsError> {
     let Some(ledger) = open_ledger(home)? else { return Ok(0) };
     let finder = memchr::memmem::Finder::new(word);
@@ -456,9 +462,10 @@ pub(super) fn each_line_with(
         let bytes = ledger.bytes(chunk, &mut buffer)?;
         // Bytes after the last line feed are still being written.
         let whole = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
-        for (_, line) in scan::lines(base, &bytes[..whole]).filter(|(_, line)| finder.find(line).is_some()) {
+        let with_word = scan::lines(base, &bytes[..whole]).filter(|(_, line)| finder.find(line).is_some());
+        for (offset, line) in with_word {
             if let Ok(root) = document.parse(trim_js(line)) {
-                take(root);
+                take(offset, root);
             }
         }
         end = base + whole as u64;
@@ -469,7 +476,7 @@ pub(super) fn each_line_with(
 
 /// Calls back with the stamps of the ledger.
 pub(super) fn each_stamp(home: &Home, take: &mut dyn FnMut(Value<'_>)) -> Result<(), AgentsError> {
-    each_line_with(home, 0, b"\"stamp\"", &mut |root| {
+    each_line_with(home, 0, b"\"stamp\"", &mut |_, root| {
         if js::any_text(root, "kind") == Some(b"stamp") {
             take(root);
         }

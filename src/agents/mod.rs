@@ -36,6 +36,7 @@ mod hook;
 mod js;
 mod kept;
 mod known;
+mod ledger_turns;
 mod lines;
 mod measure;
 mod opencode;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::AgentsError;
+use super::ledger_turns::NotedLedger;
 use super::project::ProjectKeys;
 use crate::disk;
 use crate::home::Home;
@@ -149,15 +150,11 @@ pub(super) struct RootsOf<'r> {
 pub(super) type Prepared = Box<dyn Any + Send + Sync>;
 
 /// The part that all passes of a run share.
-#[allow(dead_code)]
 pub(super) struct Common<'c> {
     pub options: &'c ReadOptions,
-    pub projects: &'c ProjectKeys,
     pub home: &'c Home,
-    /// The number of ledger bytes whose turns the notes have.
-    pub noted_bytes: u64,
-    /// The cursor of a log in `cursors.json`, as JSON text, if the cursor has the agent's kind.
-    pub cursor: &'c (dyn Fn(&Path) -> Option<Vec<u8>> + Sync),
+    /// How much of the ledger the notes know.
+    pub noted: NotedLedger,
     /// The last value of [`Gathered::side`] for this log.
     pub side: &'c (dyn Fn(&Path) -> Option<Vec<u8>> + Sync),
 }
@@ -189,7 +186,6 @@ impl Pass<'_> {
     }
 
     /// Returns the facts that the reader has prepared.
-    #[allow(dead_code)]
     pub(super) fn prepared<T: 'static>(&self) -> Option<&T> {
         self.prepared?.downcast_ref()
     }

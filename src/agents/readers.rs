@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::cursors::key_of;
+use super::ledger_turns::NotedLedger;
 use super::pass::{Agent, Candidate, Common, HandOver, Pass, Prepared, RootsOf};
 use super::walk::Unreadable;
 use super::{AgentsError, claude, codex, gemini, opencode};
@@ -75,14 +76,19 @@ pub(super) fn prepare(
 ) -> Result<Option<Prepared>, AgentsError> {
     match agent {
         Agent::Codex => codex::prepare(common, candidates).map(Some),
-        _ => Ok(None),
+        Agent::Gemini => gemini::prepare(common, candidates).map(Some),
+        Agent::Claude | Agent::OpenCode => Ok(None),
     }
 }
 
-/// Returns the number of ledger bytes whose turns the notes have after a reading of all logs; none for an agent whose
-/// notes do not tell.
-pub(super) fn noted_bytes(agent: Agent, prepared: Option<&Prepared>) -> Option<u64> {
-    prepared.filter(|_| agent == Agent::Codex).and_then(codex::noted_bytes)
+/// Returns how much of the ledger the notes know after a reading of all logs; none for an agent whose notes do not say
+/// what is written.
+pub(super) fn noted_ledger(agent: Agent, prepared: Option<&Prepared>) -> Option<NotedLedger> {
+    match agent {
+        Agent::Codex => codex::noted_ledger(prepared?),
+        Agent::Gemini => gemini::noted_ledger(prepared?),
+        Agent::Claude | Agent::OpenCode => None,
+    }
 }
 
 /// Reads a log to its end.

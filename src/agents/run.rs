@@ -7,6 +7,7 @@
 //! by their ids. Records are appended in the order of the logs, whatever the number of threads.
 
 mod append;
+mod meter;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -16,12 +17,14 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
+use self::meter::Meter;
 use super::claude::{Across, settled_note};
 use super::cursors::{Cursors, Side, key_of};
 use super::hook::HookRecords;
 use super::js;
 use super::kept::{self, HookCall};
-use super::known::{Known, has_line, result_key};
+use super::known::{Known, has_line, is_without_ledger, result_key};
+use super::ledger_turns::NotedLedger;
 use super::pass::{
     Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, LeftOutLine, Pass,
     PassRecord, Prepared, ReadOptions, Reason, RootsOf, Stat,
@@ -29,11 +32,10 @@ use super::pass::{
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;
 use super::readers::{
-    discover, each_log_once, log_folders, note_key, noted_bytes, prepare, read_log, roots_of,
+    discover, each_log_once, log_folders, note_key, noted_ledger, prepare, read_log, roots_of,
 };
 use super::report::{
-    AgentReport, HookReport, IngestObserver, IngestOptions, IngestProgress, IngestReport, NamedLine,
-    SkippedFile,
+    AgentReport, HookReport, IngestObserver, IngestOptions, IngestReport, NamedLine, SkippedFile,
 };
 use super::walk::Unreadable;
 use super::{AgentsError, hook, settings};
@@ -147,6 +149,7 @@ impl Ingest {
         let started = Instant::now();
         settings::check_storage()?;
         let user = settings::user_folder()?;
+        self.forget_without_ledger(observer)?;
         if !self.options.check {
             pending::clean(&self.home);
             self.take_over_stamps();
@@ -190,8 +193,10 @@ impl Ingest {
         interrupt: &Interrupt,
     ) -> HookReport {
         let mut report = HookReport::default();
-        let is_near = settings::check_storage().and_then(|()| self.check_near());
-        if let Err(error) = is_near {
+        let may_begin = settings::check_storage()
+            .and_then(|()| self.check_near())
+            .and_then(|()| self.forget_without_ledger(observer));
+        if let Err(error) = may_begin {
             report.failures.push(error.to_string());
             return report;
         }
@@ -235,12 +240,25 @@ impl Ingest {
     ) -> Result<(), AgentsError> {
         settings::check_storage()?;
         self.check_near()?;
+        self.forget_without_ledger(&mut super::NoObserver)?;
         // The entries are saved before the log is read, because the process may be ended while the log is read. Otherwise
         // each part would begin with the same lines of the ledger.
         self.known.catch_up(&self.home)?;
         self.save_known_if_short()?;
         if disk::metadata_of_target(&call.transcript)?.is_file {
             self.transcript(call.transcript.clone(), Some(until), &mut super::NoObserver, interrupt)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets how far logs were read when the ledger with their records is gone, so that they are read from their beginning.
+    pub(super) fn forget_without_ledger(&self, observer: &mut dyn IngestObserver) -> Result<(), AgentsError> {
+        let may_forget = !self.options.check && !self.options.as_reference;
+        if may_forget && Cursors::forget_without_ledger(&self.home)? {
+            observer.note(&format!(
+                "[burn] ingest: {} is missing or empty, so all logs are read from their beginning",
+                self.home.ledger().display()
+            ));
         }
         Ok(())
     }
@@ -403,8 +421,8 @@ pub(super) struct Run<'r> {
     pub(super) import: Option<DatabaseImport>,
     /// How many bytes of records are gathered before they are appended.
     pub(super) flush_bytes: usize,
-    /// The number of ledger bytes whose turns the notes will have once all logs are read.
-    noted_bytes: Option<u64>,
+    /// How much of the ledger the notes of the agent at work will know once its records are appended.
+    noted: Option<NotedLedger>,
     /// Stamps of branches whose turns repeat another session, by log. They go before the next turn.
     branches: HashMap<PathBuf, CarriedStamp>,
     sidecar_lines: SidecarLines,
@@ -442,7 +460,11 @@ impl<'r> Run<'r> {
                 part_until: None,
             },
             projects: ProjectKeys::new(as_reference),
-            cursors: Cursors::load(&ingest.home)?,
+            // A check leaves the cursors of a home without a ledger as they are.
+            cursors: match !as_reference && is_without_ledger(&ingest.home)? {
+                true => Cursors::default(),
+                false => Cursors::load(&ingest.home)?,
+            },
             side: if as_reference { Side::default() } else { Side::load(&ingest.home) },
             queue: Vec::new(),
             queued_bytes: 0,
@@ -454,7 +476,7 @@ impl<'r> Run<'r> {
             state_dir: (!as_reference && !ingest.options.check).then(|| ingest.home.ingest_states_dir()),
             import: None,
             flush_bytes: FLUSH_BYTES,
-            noted_bytes: None,
+            noted: None,
             branches: HashMap::new(),
             sidecar_lines: SidecarLines::default(),
             ingest,
@@ -499,8 +521,8 @@ impl<'r> Run<'r> {
         let read = self.read_all(agent, &candidates, &mut tally);
         let read = read.and_then(|()| self.flush(&mut tally));
         // The note on a log that was not read may lack turns of the ledger.
-        if let Some(bytes) = self.noted_bytes.take().filter(|_| read.is_ok() && tally.skipped_files == 0) {
-            self.side.set_noted_bytes(bytes);
+        if let Some(noted) = self.noted.take().filter(|_| read.is_ok() && tally.skipped_files == 0) {
+            self.side.set_noted(agent, noted);
         }
         let read = match agent {
             Agent::Claude if !self.ingest.options.check => {
@@ -533,7 +555,6 @@ impl<'r> Run<'r> {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
-        self.noted_bytes = noted_bytes(agent, reading.prepared.as_ref());
         let mut meter = Meter::new(agent, candidates, &reading.cursors);
         let reading = &reading;
         // A reader returns piece after piece, because a log of any length must not be in memory as a whole. As many logs are
@@ -582,6 +603,7 @@ impl<'r> Run<'r> {
                 },
             )
         });
+        self.noted = noted_ledger(agent, reading.prepared.as_ref());
         self.projects = projects;
         match result {
             Ok(()) => Ok(()),
@@ -624,10 +646,8 @@ impl<'r> Run<'r> {
         };
         let common = Common {
             options,
-            projects,
             home: &self.ingest.home,
-            noted_bytes: self.side.noted_bytes(),
-            cursor: &|path| reading.cursors.get(path).cloned(),
+            noted: self.side.noted(agent),
             side: &|path| reading.sides.get(path).cloned(),
         };
         reading.prepared = prepare(agent, &common, candidates)?;
@@ -878,44 +898,6 @@ impl LogReading<'_> {
             state_dir: self.state_dir.as_deref(),
         };
         read_log(&pass, hand)
-    }
-}
-
-/// Measures the progress of a run with the logs of an agent.
-struct Meter {
-    progress: IngestProgress,
-    /// The new bytes of each log, from its size and its cursor; the last log first.
-    left: Vec<u64>,
-    /// Bytes that were read from the current log.
-    read: u64,
-}
-
-impl Meter {
-    fn new(agent: Agent, candidates: &[Candidate], cursors: &HashMap<&Path, Vec<u8>>) -> Self {
-        let mut document = Document::default();
-        let mut new_bytes = |candidate: &Candidate| {
-            let size = disk::metadata_of_target(&candidate.path).map_or(0, |found| found.len_bytes);
-            let cursor = cursors.get(candidate.path.as_path()).and_then(|cursor| document.parse(cursor).ok());
-            let offset = cursor.and_then(|cursor| js::number(cursor, "offsetBytes")).unwrap_or(0.0) as u64;
-            size.checked_sub(offset).unwrap_or(size)
-        };
-        let left: Vec<u64> = candidates.iter().rev().map(&mut new_bytes).collect();
-        let (logs, bytes) = (candidates.len() as u64, left.iter().sum());
-        Meter { progress: IngestProgress { agent, done_logs: 0, logs, done_bytes: 0, bytes }, left, read: 0 }
-    }
-
-    /// Counts bytes of the current log. Some readers read more than the new bytes.
-    fn read(&mut self, bytes: u64) -> IngestProgress {
-        let left = self.left.last().copied().unwrap_or(0);
-        self.read = (self.read + bytes).min(left);
-        IngestProgress { done_bytes: self.progress.done_bytes + self.read, ..self.progress }
-    }
-
-    fn log_is_done(&mut self) -> IngestProgress {
-        self.read = 0;
-        self.progress.done_logs += 1;
-        self.progress.done_bytes += self.left.pop().unwrap_or(0);
-        self.progress
     }
 }
 

@@ -132,6 +132,11 @@ impl LogWatch {
         changes.has_new_folders = true;
     }
 
+    /// Returns whether a change was reported since the last [`LogWatch::catch_up`].
+    pub(crate) fn has_changes(&self) -> bool {
+        locked(&self.changes).first.is_some()
+    }
+
     /// Waits for the end of a burst of changes, at most for `wait`. Returns whether there is one. A burst does not end before
     /// `not_before`.
     pub(crate) fn wait(&self, wait: Duration, not_before: Instant) -> bool {

@@ -233,6 +233,39 @@ fn a_turn_goes_on_after_its_notes_are_lost() {
 }
 
 #[test]
+fn a_run_without_a_log_keeps_what_its_note_lacks() {
+    let log = [meta(json!({})), started(1), count(100, 100), complete(1), count(300, 200), count(600, 300)];
+    let sandbox = Sandbox::new();
+    let side = sandbox.home().join("ingest.side.json");
+    sandbox.put(&log[..4]);
+    sandbox.ingest(&[]);
+    sandbox.rest();
+    let old = fs::read(&side).unwrap();
+    sandbox.put(&log[..5]);
+    sandbox.rest();
+    sandbox.ingest(&[]);
+    sandbox.rest();
+    sandbox.ingest(&[]);
+    assert_eq!(inputs(&sandbox.lines("turn")), [100, 200]);
+    // The run that wrote the second part was killed before it saved its notes. A run with another root saves notes.
+    fs::write(&side, old).unwrap();
+    let elsewhere = sandbox.0.path().join("elsewhere");
+    let folder = elsewhere.join("sessions");
+    fs::create_dir_all(&folder).unwrap();
+    let other = "019de4a0-0000-7000-8000-00000000ffff";
+    let meta = line("session_meta", json!({"id": other, "cwd": "/w"}));
+    fs::write(folder.join(format!("rollout-2026-05-01T10-00-00-{other}.jsonl")), format!("{meta}\n"))
+        .unwrap();
+    sandbox.ingest(&["--root", &format!("codex={}", elsewhere.display())]);
+    sandbox.put(&log);
+    for _ in 0..3 {
+        sandbox.rest();
+        sandbox.ingest(&[]);
+    }
+    assert_eq!(inputs(&sandbox.lines("turn")), [100, 200, 300]);
+}
+
+#[test]
 fn a_ledger_of_the_typescript_package_gets_what_it_lacks_and_no_more() {
     let call = |id: &str, kind: &str| {
         line(

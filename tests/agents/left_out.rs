@@ -336,6 +336,66 @@ fn a_message_of_gemini_that_grows_after_it_was_written_loses_nothing() {
 }
 
 #[test]
+fn a_message_of_gemini_grows_on_after_its_notes_are_lost() {
+    // The notes are deleted, or as old as those of a run that was killed before it saved its own.
+    for loses in ["deleted", "old"] {
+        let user = User::new();
+        let side = user.path(".relayburn/ingest.side.json");
+        for output in [100, 150, 170, 200] {
+            let chat = json!({"sessionId": "g1", "projectHash": "p", "startTime": "2026-05-01T10:00:00.000Z",
+            "messages": [
+                {"id": "u1", "timestamp": "2026-05-01T10:00:04.000Z", "type": "user", "content": "look"},
+                {"id": "a1", "timestamp": "2026-05-01T10:00:05.000Z", "type": "gemini", "content": "a",
+                    "model": "m", "tokens": {"input": 7, "output": output}},
+                {"id": "i1", "timestamp": "2026-05-01T10:00:06.000Z", "type": "info", "content": "x"},
+            ]});
+            let old = fs::read(&side).ok();
+            write_at_rest(&user.path(".gemini/tmp/p/chats/session-g1.json"), chat.to_string());
+            user.ingest(&[]);
+            match (loses, old) {
+                ("old", Some(old)) => fs::write(&side, old).unwrap(),
+                ("old", None) => {}
+                _ => fs::remove_file(&side).unwrap(),
+            }
+        }
+        user.ingest(&[]);
+        let outputs: Vec<u64> =
+            turns(&user).values().map(|turn| turn["usage"]["output"].as_u64().unwrap()).collect();
+        assert_eq!(outputs, [100, 50, 20, 30], "{loses}");
+        let prompts = user.lines().iter().filter(|line| line.contains(r#""kind":"user_turn""#)).count();
+        assert_eq!(prompts, 1, "{loses}");
+    }
+}
+
+#[test]
+fn without_a_ledger_all_logs_are_read_from_their_beginning() {
+    let user = User::new();
+    copy(&common::fixture("logs/claude"), &user.path(".claude/projects"));
+    copy(&common::fixture("logs/codex"), &user.path(".codex"));
+    user.ingest(&[]);
+    let wanted = turns(&user);
+    assert!(!wanted.is_empty());
+    for is_emptied in [false, true] {
+        let home = user.path(".relayburn");
+        match is_emptied {
+            true => fs::write(home.join("ledger.jsonl"), "").unwrap(),
+            false => fs::remove_file(home.join("ledger.jsonl")).unwrap(),
+        }
+        for name in ["ledger.idx", "ledger.content.idx"] {
+            let _ = fs::remove_file(home.join(name));
+        }
+        let check = user.ingest(&["--check", "--json"]);
+        assert!(document(&check)["bytesRead"].as_u64().unwrap() > 0, "emptied: {is_emptied}");
+        let said = String::from_utf8(user.ingest(&[]).stderr).unwrap();
+        assert!(said.contains("all logs are read from their beginning"), "{said}");
+        assert_eq!(turns(&user), wanted, "emptied: {is_emptied}");
+        let again = user.ingest(&["--json"]);
+        assert_eq!(document(&again)["bytesRead"], 0);
+        assert!(!String::from_utf8(again.stderr).unwrap().contains("from their beginning"));
+    }
+}
+
+#[test]
 fn a_value_that_is_no_count_makes_its_turn_invalid() {
     let odd = [json!(-5), json!("12"), json!(true), json!({}), json!(1.5), json!(1e300)];
     let user = User::new();

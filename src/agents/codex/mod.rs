@@ -5,7 +5,6 @@
 //! TypeScript package keeps the cursor for that package.
 
 mod engine;
-mod ledger;
 mod parts;
 
 use std::collections::{HashMap, HashSet};
@@ -17,8 +16,9 @@ use std::sync::{Arc, Mutex};
 use self::engine::{
     Engine, Own, RolloutGivenUp, RolloutLine, RolloutRules, Written, written_of, written_text,
 };
-use self::ledger::LedgerTurns;
+use self::parts::RolloutCounts;
 use super::js::{self, RecordText};
+use super::ledger_turns::{LedgerTurns, NotedLedger};
 use super::lines::{Ending, LineSource};
 use super::measure;
 use super::pass::{
@@ -29,6 +29,8 @@ use super::{AgentsError, walk};
 use crate::disk;
 use crate::scan::ZstdFrames;
 use crate::scan::json::{Document, Kind, Value, trim_js};
+
+const SOURCE: &str = "codex";
 
 /// How many bytes before the end of the last reading are compared, to see that the rest continues the same log.
 const TAIL_BYTES: u64 = 256;
@@ -152,13 +154,6 @@ pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<P
         written: LedgerTurns::default(),
     };
     if !common.options.as_reference {
-        // A log that was read before has a note, unless the notes were deleted. A compressed log has no cursor.
-        let lacks_note = |candidate: &Candidate| {
-            let path = &candidate.path;
-            (common.side)(path).is_none() && (is_compressed(path) || (common.cursor)(path).is_some())
-        };
-        let from = if candidates.iter().any(lacks_note) { 0 } else { common.noted_bytes };
-        logs.written = LedgerTurns::read(common.home, from)?;
         for candidate in candidates {
             let path = &candidate.path;
             let known = (common.side)(path).and_then(|side| own_of_side(path, &side));
@@ -167,13 +162,15 @@ pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<P
             logs.of_session.entry(own.session.clone()).or_insert_with(|| path.clone());
             logs.of_path.insert(path.clone(), own);
         }
+        let from = common.noted.start(|session| logs.of_session.contains_key(session));
+        logs.written = LedgerTurns::read(common.home, SOURCE, &common.noted, from)?;
     }
     Ok(Box::new(logs))
 }
 
-/// Returns the number of ledger bytes whose turns the notes of this reading have.
-pub(super) fn noted_bytes(prepared: &Prepared) -> Option<u64> {
-    prepared.downcast_ref::<Logs>().map(|logs| logs.written.end())
+/// Returns how much of the ledger the notes of this reading know.
+pub(super) fn noted_ledger(prepared: &Prepared) -> Option<NotedLedger> {
+    prepared.downcast_ref::<Logs>().map(|logs| logs.written.noted())
 }
 
 impl Logs {
@@ -195,7 +192,20 @@ impl Logs {
 
     /// Adds what the ledger has of a log's turns to its note. Returns whether the note lacked something.
     fn add_written(&self, path: &Path, written: &mut HashMap<Vec<u8>, Written>) -> bool {
-        self.of_path.get(path).is_some_and(|own| self.written.add_to(written, &own.session))
+        let Some(own) = self.of_path.get(path) else { return false };
+        let mut is_behind = false;
+        for turn in self.written.of_session(&own.session) {
+            let known = written.entry(turn.id.clone()).or_default();
+            // The parts of a turn are appended in order.
+            if turn.number >= known.times {
+                known.used = known.used.plus(RolloutCounts::of_usage(turn.usage));
+                known.times = turn.number + 1;
+                known.calls += turn.calls;
+                known.is_from_ledger = true;
+                is_behind = true;
+            }
+        }
+        is_behind
     }
 
     fn turns_of(&self, path: &Path) -> Arc<HashSet<Vec<u8>>> {

@@ -317,15 +317,14 @@ impl RolloutCounts {
     }
 
     /// The counts of a record: its input is without cached tokens.
-    pub(super) fn of_record(usage: Value<'_>) -> Self {
-        let count = |key| js::number(usage, key).unwrap_or(0.0);
-        let (cached, cache_write) = (count("cacheRead"), count("cacheCreate5m"));
+    pub(super) fn of_usage(usage: super::super::fidelity::Usage) -> Self {
+        let (cached, cache_write) = (usage.cache_read, usage.cache_create_5m);
         RolloutCounts {
-            input: count("input") + cached + cache_write,
+            input: usage.input + cached + cache_write,
             cached,
             cache_write,
-            output: count("output"),
-            reasoning: count("reasoning"),
+            output: usage.output,
+            reasoning: usage.reasoning,
         }
     }
 

@@ -4,24 +4,29 @@
 //! a time. Messages that a rewind took back still count, because their tokens were spent.
 
 mod chat;
+mod note;
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use self::chat::{Chat, ChatMessage};
+use self::note::{ChatNote, WrittenMessage};
 use super::activity::{ActivityCall, TurnWords, classify};
 use super::calls::{ToolCall, args_hash, files_touched};
 use super::fidelity::{Coverage, Usage, beyond, token_count};
 use super::js::{self, RecordText};
+use super::ledger_turns::{LedgerTurns, NotedLedger};
 use super::lines::{Ending, LineSource};
 use super::measure;
 use super::pass::{
-    Agent, Candidate, ContentMode, Gathered, HandOver, Handed, Pass, PassRecord, Reason, RootsOf, Stat,
+    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, Pass, PassRecord, Prepared, Reason,
+    RootsOf,
 };
 use super::walk::Unreadable;
 use super::{AgentsError, walk};
 use crate::disk;
-use crate::scan::json::{Document, Kind, Value, trim_js, write_js_string};
+use crate::scan::json::{Document, Kind, Value, trim_js};
 
 const SOURCE: &str = "gemini-cli";
 
@@ -72,80 +77,21 @@ fn is_chat(path: &Path) -> bool {
     is_named && is_json && !is_set_aside(path)
 }
 
-/// The note of the side file about a chat.
-#[derive(Default)]
-struct ChatNote {
-    stat: Stat,
-    waits: bool,
-    changed_ms: Option<f64>,
-    /// None for a message of which only the id was noted.
-    written: HashMap<Vec<u8>, Option<WrittenMessage>>,
-}
-
-/// The written part of a message.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct WrittenMessage {
-    /// The sum of its turns.
-    usage: Usage,
-    /// The number of its turns.
-    times: usize,
-    calls: usize,
-    results: usize,
-}
-
-impl WrittenMessage {
-    /// Reads an entry of the note. An earlier version noted only the id.
-    fn of_note(entry: Value<'_>) -> Option<(Vec<u8>, Option<Self>)> {
-        if let Some(id) = js::wtf8(entry) {
-            return Some((id.to_vec(), None));
-        }
-        let count = |key| js::number_or_nan(entry, key);
-        let usage = Usage {
-            input: count("input"),
-            output: count("output"),
-            reasoning: count("reasoning"),
-            cache_read: count("cacheRead"),
-            ..Usage::default()
-        };
-        let whole = |key| js::number(entry, key).unwrap_or(0.0) as usize;
-        let written =
-            WrittenMessage { usage, times: whole("times"), calls: whole("calls"), results: whole("results") };
-        Some((js::any_text(entry, "id")?.to_vec(), Some(written)))
+/// Reads the turns of the ledger that the notes may lack. The session of a chat is known from its note, else once the chat
+/// is read.
+pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<Prepared, AgentsError> {
+    if common.options.as_reference {
+        return Ok(Box::new(LedgerTurns::default()));
     }
-
-    fn entry(&self, id: &[u8]) -> Vec<u8> {
-        let mut entry = RecordText::default();
-        entry.text("id", id);
-        let usage = self.usage;
-        for (key, count) in [
-            ("input", usage.input),
-            ("output", usage.output),
-            ("reasoning", usage.reasoning),
-            ("cacheRead", usage.cache_read),
-        ] {
-            entry.number(key, count);
-        }
-        entry.count("times", self.times);
-        entry.count("calls", self.calls);
-        entry.count("results", self.results);
-        entry.finish()
-    }
+    let session_of = |candidate: &Candidate| ChatNote::of(&(common.side)(&candidate.path)?)?.session;
+    let sessions = LazyCell::new(|| candidates.iter().map(session_of).collect::<Option<HashSet<Vec<u8>>>>());
+    let from = common.noted.start(|session| sessions.as_ref().is_none_or(|known| known.contains(session)));
+    Ok(Box::new(LedgerTurns::read(common.home, SOURCE, &common.noted, from)?))
 }
 
-fn before_of(side: &[u8]) -> Option<ChatNote> {
-    let mut document = Document::default();
-    let side = document.parse(side).ok()?;
-    let written = side.get("written").into_iter().flat_map(Value::items);
-    Some(ChatNote {
-        stat: Stat {
-            inode: js::number(side, "inode")? as u64,
-            mtime_ms: js::number(side, "mtimeMs")?,
-            size_bytes: js::number(side, "sizeBytes")? as u64,
-        },
-        waits: js::is_true(side, "waits"),
-        changed_ms: js::number(side, "changedMs"),
-        written: written.filter_map(WrittenMessage::of_note).collect(),
-    })
+/// Returns how much of the ledger the notes of this reading know.
+pub(super) fn noted_ledger(prepared: &Prepared) -> Option<NotedLedger> {
+    prepared.downcast_ref().map(LedgerTurns::noted)
 }
 
 /// Reads a chat.
@@ -155,17 +101,24 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 }
 
 fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
-    let before = pass.side.and_then(before_of);
-    let is_unchanged = before.as_ref().is_some_and(|before| before.stat == pass.stat);
+    let in_ledger = pass.prepared::<LedgerTurns>();
+    let mut before = pass.side.and_then(ChatNote::of);
+    let is_behind = before.as_mut().is_some_and(|before| before.add_written(in_ledger));
+    let is_unchanged =
+        before.as_ref().is_some_and(|before| before.stat == pass.stat && before.session.is_some());
     let changed_ms = pass.changed_ms(before.as_ref().map(|before| (before.stat, before.changed_ms)));
     let is_at_rest = pass.options.has_settled(pass.stat.mtime_ms, changed_ms);
-    if is_unchanged && !(is_at_rest && before.as_ref().is_some_and(|before| before.waits)) {
+    let waits = before.as_ref().is_some_and(|before| before.waits);
+    if is_unchanged && !is_behind && !(is_at_rest && waits) {
         return Ok(Handed::Unchanged(None));
     }
     let mut gathered = Gathered { session_mtime_ms: pass.stat.mtime_ms, ..Gathered::default() };
     let chat = chat_of(pass, &mut gathered)?;
-    let mut written = before.map(|before| before.written).unwrap_or_default();
-    let mut waits = false;
+    let mut note = ChatNote { stat: pass.stat, changed_ms, ..before.unwrap_or_default() };
+    note.waits = false;
+    // A chat without a session has no turns in the ledger.
+    note.session = Some(chat.as_ref().map(|chat| chat.session.clone()).unwrap_or_default());
+    note.add_written(in_ledger);
     if let Some(chat) = &chat {
         let path = &pass.candidate.path;
         let other_form = if walk::has_extension(path, "json") { "jsonl" } else { "json" };
@@ -176,31 +129,12 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
             parent: parent_of(pass, chat),
             is_only_form: !path.with_extension(other_form).exists(),
         };
-        waits = writer.records(is_at_rest, &mut written, &mut gathered);
+        note.waits = writer.records(is_at_rest, &mut note.written, &mut gathered);
         gathered.session_id = Some(chat.session.clone());
         gathered.content_session = gathered.session_id.clone();
         gathered.cwd = writer.project;
     }
-    let mut side = RecordText::default();
-    side.number("inode", pass.stat.inode as f64);
-    side.number("mtimeMs", pass.stat.mtime_ms);
-    side.number("sizeBytes", pass.stat.size_bytes as f64);
-    side.flag_if("waits", waits);
-    if let Some(changed_ms) = changed_ms {
-        side.number("changedMs", changed_ms);
-    }
-    let mut written: Vec<_> = written.into_iter().collect();
-    written.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let entries = written.iter().map(|(id, written)| match written {
-        Some(written) => written.entry(id),
-        None => {
-            let mut text = Vec::new();
-            write_js_string(id, &mut text);
-            text
-        }
-    });
-    side.raw("written", &[b"[", &entries.collect::<Vec<_>>().join(&b',')[..], b"]"].concat());
-    gathered.side = Some(side.finish());
+    gathered.side = Some(note.text());
     Ok(Handed::Piece(Box::new(gathered), true))
 }
 
@@ -388,13 +322,14 @@ impl Writer<'_> {
                 continue;
             }
             let known = written.get(&parsed.id).copied();
-            let is_new = known.is_none();
+            // A run that was killed may have written the turn without the other records of its message.
+            let is_new = known.is_none_or(|known| known.is_some_and(|known| known.is_from_ledger));
             let mut part = parsed.part(known);
-            if !is_new && !self.is_only_form && part.take().is_some() {
+            if known.is_some() && !self.is_only_form && part.take().is_some() {
                 let detail = "grew after it was written, and the other form of the chat may have the rest";
                 leave_out(&parsed, Reason::Duplicate, detail, gathered);
             }
-            let has_more = part.is_some() || parsed.has_more_results(known);
+            let has_more = is_new || part.is_some() || parsed.has_more_results(known);
             written.insert(parsed.id.clone(), Some(parsed.written(known, part.is_some())));
             // A message that another session has is dropped with its prompts and results.
             let owner = part.as_ref().map(|_| gathered.turns.len() as u32);
@@ -704,6 +639,7 @@ impl ParsedMessage {
             times: known.map_or(1, |known| known.times + usize::from(has_part)),
             calls: known.map_or(0, |known| known.calls).max(self.calls.len()),
             results: known.map_or(0, |known| known.results).max(self.results()),
+            is_from_ledger: false,
         }
     }
 

@@ -101,6 +101,11 @@ impl WatchPace {
         }
     }
 
+    /// Whether a change was reported that no run has read yet.
+    fn has_changes(&self) -> bool {
+        matches!(self, WatchPace::Changes(watch) if watch.has_changes())
+    }
+
     /// Makes all changes before this moment part of the run that follows.
     fn begin_run(&mut self) {
         if let WatchPace::Changes(watch) = self {
@@ -137,14 +142,7 @@ pub(super) fn run(
             Err(error) => notes.note(&format!("[burn] ingest: {error}")),
         }
         notes.spinner.clear();
-        let until = started
-            + match &pace {
-                WatchPace::Polls(ms) => started.elapsed() + Duration::from_millis(*ms),
-                WatchPace::Changes(_) if saw_change => SETTLED,
-                WatchPace::Changes(_) => NET,
-            };
-        // Reading takes a third of the time at most, however many logs there are.
-        let waiting = RunWait { until, not_before: Instant::now() + started.elapsed() * 2 };
+        let waiting = RunWait::after(&pace, started, Instant::now(), saw_change);
         saw_change = waiting.wait(&pace, &mut stream, ingest, notes, interrupt);
         if let (WatchPace::Changes(watch), false) = (&pace, saw_change) {
             watch.distrust();
@@ -179,8 +177,22 @@ struct RunWait {
 }
 
 impl RunWait {
+    /// The wait after a run that began at `started` and ended at `ended`.
+    fn after(pace: &WatchPace, started: Instant, ended: Instant, saw_change: bool) -> Self {
+        let usual = match pace {
+            WatchPace::Polls(ms) => {
+                return RunWait { until: ended + Duration::from_millis(*ms), not_before: ended };
+            }
+            WatchPace::Changes(_) if saw_change => SETTLED,
+            WatchPace::Changes(_) => NET,
+        };
+        // Reading takes a third of the time at most, however many logs there are.
+        let not_before = ended + (ended - started) * 2;
+        RunWait { until: not_before.max(started + usual), not_before }
+    }
+
     /// Waits for the next run. Returns whether something has changed. Events of OpenCode that come meanwhile are taken; those
-    /// about sessions are a reason to run at once.
+    /// about sessions are a reason to run as soon as a run may begin.
     fn wait(
         &self,
         pace: &WatchPace,
@@ -191,13 +203,16 @@ impl RunWait {
     ) -> bool {
         let mut is_wanted = false;
         loop {
-            let left = self.until.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            let left = self.until.saturating_duration_since(now);
             if left.is_zero() || interrupt.is_requested() {
-                return is_wanted;
+                // A burst of changes that has not ended yet is a change, too.
+                return is_wanted || pace.has_changes();
             }
+            let may_run = is_wanted && now >= self.not_before;
             let slice = left.min(SLICE);
             let wait_here = match stream {
-                None if is_wanted => return true,
+                None if may_run => return true,
                 None => slice,
                 Some(following) => match ingest.follow(following, slice, notes, interrupt) {
                     Ok(StreamStep::Taken { is_about_sessions }) => {
@@ -211,7 +226,7 @@ impl RunWait {
                         *stream = None;
                         continue;
                     }
-                    Ok(_) if is_wanted => return true,
+                    Ok(_) if may_run => return true,
                     Ok(_) => Duration::ZERO,
                     Err(error) => {
                         notes.say(&stream_is_over(&error.to_string()));
@@ -226,5 +241,48 @@ impl RunWait {
                 WatchPace::Polls(_) => std::thread::sleep(wait_here),
             }
         }
+    }
+}
+
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::agents::{Agent, IngestOptions};
+    use crate::home::Home;
+
+    #[test]
+    fn a_run_begins_late_after_a_long_run_and_knows_of_changes_meanwhile() {
+        let sandbox = tempfile::tempdir().unwrap();
+        let root = sandbox.path().join("projects");
+        std::fs::create_dir_all(root.join("-p")).unwrap();
+        let roots = vec![(Agent::Claude, root.clone())];
+        let options = IngestOptions { agents: vec![Agent::Claude], roots, ..IngestOptions::default() };
+        let mut ingest = Ingest::new(Home::at(sandbox.path().join("home")), options);
+        let mut watch = LogWatch::of(&ingest).unwrap();
+        watch.catch_up();
+        let pace = WatchPace::Changes(Box::new(watch));
+
+        let started = Instant::now();
+        let seconds = |seconds| started + Duration::from_secs(seconds);
+        for saw_change in [true, false] {
+            let after = RunWait::after(&pace, started, seconds(3), saw_change);
+            assert_eq!(after.not_before, seconds(9));
+            assert_eq!(after.until, if saw_change { seconds(9) } else { seconds(30) });
+        }
+
+        let (mut notes, interrupt) = (IngestNotes::new(true, None), Interrupt::new());
+        let mut wait = |pace: &WatchPace| {
+            let now = Instant::now();
+            let waiting = RunWait { until: now, not_before: now };
+            waiting.wait(pace, &mut None, &mut ingest, &mut notes, &interrupt)
+        };
+        assert!(!wait(&pace), "nothing has changed");
+        std::fs::write(root.join("-p/a.jsonl"), "x").unwrap();
+        while !pace.has_changes() {
+            assert!(started.elapsed() < Duration::from_secs(30), "the change is not reported");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(wait(&pace), "the change was reported before the wait");
     }
 }

@@ -1,0 +1,184 @@
+//! Finds in the ledger what is written of turns that may grow.
+//!
+//! The notes on the logs of Codex and Gemini CLI say how much of each turn is written, so that the further tokens of a turn
+//! become a turn of their own. A note may be missing or old: the side file is derived and may be deleted, and a run may be
+//! killed between its append and its notes. So each run reads the turns that were appended since the notes were saved, and
+//! without notes the turns of the whole ledger.
+//!
+//! Example: the notes know the first 1,000 bytes of the ledger. A run that has only the logs of session A reads bytes 1,000
+//! to 1,500, and finds turns of sessions A and B. The note on A gets A's turns. From then on the notes know 1,500 bytes, but
+//! of session B only the bytes before its first turn in this part, at byte 1,200. A run that has a log of session B reads
+//! from byte 1,200 on.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use super::AgentsError;
+use super::fidelity::Usage;
+use super::js::{self, RecordText};
+use super::known::each_line_with;
+use crate::home::Home;
+use crate::record::message_id::parts_of_turn_id;
+use crate::scan::json::Value;
+
+/// How much of the ledger the notes on an agent's logs know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct NotedLedger {
+    /// The number of ledger bytes whose turns the notes have.
+    pub bytes: u64,
+    /// The sessions of which the notes lack turns before that, because no run since had their logs: each with the byte
+    /// offset of the first such turn.
+    pub lacking: BTreeMap<Vec<u8>, u64>,
+}
+
+impl NotedLedger {
+    /// Reads what [`NotedLedger::text`] wrote.
+    pub(super) fn of(value: Value<'_>) -> Self {
+        let offsets = value.get("lacking").into_iter().flat_map(Value::members);
+        let offsets = offsets.filter_map(|(session, offset)| {
+            Some((session.as_wtf8().to_vec(), offset.as_number()?.as_f64() as u64))
+        });
+        NotedLedger { bytes: js::number(value, "bytes").unwrap_or(0.0) as u64, lacking: offsets.collect() }
+    }
+
+    /// Returns the JSON text for the side file.
+    pub(super) fn text(&self) -> Vec<u8> {
+        let mut lacking = RecordText::default();
+        for (session, offset) in &self.lacking {
+            lacking.raw(session, offset.to_string().as_bytes());
+        }
+        let mut text = RecordText::default();
+        text.number("bytes", self.bytes as f64);
+        text.raw("lacking", &lacking.finish());
+        text.finish()
+    }
+
+    /// Returns where the turns begin that the notes may lack, for the sessions that a run may have.
+    pub(super) fn start(&self, may_have: impl Fn(&[u8]) -> bool) -> u64 {
+        let lacking = self.lacking.iter().filter(|(session, _)| may_have(session));
+        lacking.map(|(_, offset)| *offset).fold(self.bytes, u64::min)
+    }
+}
+
+/// A turn of the ledger, or one of its parts.
+#[derive(Debug)]
+pub(super) struct LedgerTurn {
+    /// The id of the first part.
+    pub id: Vec<u8>,
+    /// The number of the part, from 0.
+    pub number: usize,
+    /// A count that is none is 0.
+    pub usage: Usage,
+    /// The number of its tool calls.
+    pub calls: usize,
+    offset: u64,
+}
+
+impl LedgerTurn {
+    /// Adds the turn's counts to others.
+    pub(super) fn added_to(&self, usage: Usage) -> Usage {
+        let turn = self.usage;
+        Usage {
+            input: usage.input + turn.input,
+            output: usage.output + turn.output,
+            reasoning: usage.reasoning + turn.reasoning,
+            cache_read: usage.cache_read + turn.cache_read,
+            cache_create_5m: usage.cache_create_5m + turn.cache_create_5m,
+            cache_create_1h: usage.cache_create_1h + turn.cache_create_1h,
+        }
+    }
+}
+
+/// The turns of an agent in a part of the ledger.
+#[derive(Debug, Default)]
+pub(super) struct LedgerTurns {
+    of_session: HashMap<Vec<u8>, Vec<LedgerTurn>>,
+    /// What the notes know without these turns.
+    noted: NotedLedger,
+    from: u64,
+    end: u64,
+    /// The sessions whose notes got their turns.
+    taken: Mutex<HashSet<Vec<u8>>>,
+}
+
+impl LedgerTurns {
+    /// Reads the turns of `source` from byte `from` of the ledger on; of a shorter ledger all turns, because it is another
+    /// ledger.
+    pub(super) fn read(
+        home: &Home,
+        source: &str,
+        noted: &NotedLedger,
+        from: u64,
+    ) -> Result<Self, AgentsError> {
+        let mut turns = LedgerTurns { noted: noted.clone(), from, ..LedgerTurns::default() };
+        let word = format!("\"{source}\"");
+        turns.end = each_line_with(home, from, word.as_bytes(), &mut |offset, line| {
+            turns.take_line(source, offset, line);
+        })?;
+        if turns.end < noted.bytes {
+            return Self::read(home, source, &NotedLedger::default(), 0);
+        }
+        Ok(turns)
+    }
+
+    fn take_line(&mut self, source: &str, offset: u64, line: Value<'_>) {
+        let Some(turn) = line.get("record").filter(|_| js::any_text(line, "kind") == Some(b"turn")) else {
+            return;
+        };
+        let text = |key| js::any_text(turn, key);
+        let (Some(session), Some(id), Some(usage)) =
+            (text("sessionId"), text("messageId"), turn.get("usage"))
+        else {
+            return;
+        };
+        if text("source") != Some(source.as_bytes()) {
+            return;
+        }
+        let (id, number) = parts_of_turn_id(id);
+        let turn = LedgerTurn {
+            id: id.to_vec(),
+            number,
+            usage: usage_of_record(usage),
+            calls: turn.get("toolCalls").map_or(0, |calls| calls.items().count()),
+            offset,
+        };
+        self.of_session.entry(session.to_vec()).or_default().push(turn);
+    }
+
+    /// Returns the turns of a session in the order of the ledger. The note on the session's log gets them in this run.
+    pub(super) fn of_session(&self, session: &[u8]) -> &[LedgerTurn] {
+        let Some(turns) = self.of_session.get(session) else { return &[] };
+        let has_all = self.noted.lacking.get(session).is_none_or(|offset| *offset >= self.from);
+        if has_all {
+            self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_vec());
+        }
+        turns
+    }
+
+    /// Returns what the notes know once they are saved with these turns.
+    pub(super) fn noted(&self) -> NotedLedger {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lacking = self.noted.lacking.clone();
+        lacking.retain(|session, _| !taken.contains(session));
+        for (session, turns) in self.of_session.iter().filter(|(session, _)| !taken.contains(*session)) {
+            let first = turns.iter().map(|turn| turn.offset).find(|offset| *offset >= self.noted.bytes);
+            if let Some(offset) = first {
+                lacking.entry(session.clone()).or_insert(offset);
+            }
+        }
+        NotedLedger { bytes: self.end, lacking }
+    }
+}
+
+/// The counts of a record. A negative number stands for a value that is no count.
+fn usage_of_record(usage: Value<'_>) -> Usage {
+    let count = |key| js::number(usage, key).unwrap_or(0.0).max(0.0);
+    Usage {
+        input: count("input"),
+        output: count("output"),
+        reasoning: count("reasoning"),
+        cache_read: count("cacheRead"),
+        cache_create_5m: count("cacheCreate5m"),
+        cache_create_1h: count("cacheCreate1h"),
+    }
+}
