@@ -59,6 +59,17 @@ fn read(path: &Path) -> Result<Vec<u8>, AgentsError> {
     Ok(disk::if_there(disk::read(path))?.unwrap_or_default())
 }
 
+/// Returns whether something in the home shows that there was a ledger with records. Logs without a record leave cursors, too,
+/// and no ledger.
+fn had_ledger(home: &Home) -> Result<bool, AgentsError> {
+    let text = read(&home.ingest_notes())?;
+    let mut had = noted_ledger(&text).is_some_and(|ledger| ledger.len_bytes > 0);
+    for derived in [home.ids_index(), home.fingerprints_index(), home.archive()] {
+        had |= disk::if_there(disk::metadata_of_target(&derived))?.is_some();
+    }
+    Ok(had)
+}
+
 impl Cursors {
     /// Loads the cursors of a home.
     pub(super) fn load(home: &Home) -> Result<Self, AgentsError> {
@@ -66,13 +77,14 @@ impl Cursors {
         Ok(Cursors { entries, changed: Vec::new() })
     }
 
-    /// Deletes the cursors of a home without a ledger, or with an empty one: they describe what another ledger had. Returns
-    /// whether there were any. They are deleted before a record is appended, because a run that is killed after its first
+    /// Deletes the cursors of a home whose ledger is missing or empty and had bytes before: they describe what that ledger had.
+    /// Returns whether there were any. They are deleted before a record is appended, because a run that is killed after its first
     /// append would leave the cursors of the other logs with a ledger that lacks their records.
     pub(super) fn forget_without_ledger(home: &Home) -> Result<bool, AgentsError> {
         let describe_nothing = || {
-            let is_without_ledger = is_without_ledger(home)?;
-            Ok::<_, AgentsError>(is_without_ledger && !parse(&read(&home.cursors())?).is_empty())
+            Ok::<_, AgentsError>(
+                is_without_ledger(home)? && had_ledger(home)? && !parse(&read(&home.cursors())?).is_empty(),
+            )
         };
         if !describe_nothing()? {
             return Ok(false);
