@@ -59,15 +59,18 @@ fn read(path: &Path) -> Result<Vec<u8>, AgentsError> {
     Ok(disk::if_there(disk::read(path))?.unwrap_or_default())
 }
 
-/// Returns whether something in the home shows that there was a ledger with records. Logs without a record leave cursors, too,
-/// and no ledger.
-fn had_ledger(home: &Home) -> Result<bool, AgentsError> {
-    let text = read(&home.ingest_notes())?;
-    let mut had = noted_ledger(&text).is_some_and(|ledger| ledger.len_bytes > 0);
-    for derived in [home.ids_index(), home.fingerprints_index(), home.archive()] {
-        had |= disk::if_there(disk::metadata_of_target(&derived))?.is_some();
+/// Returns whether a home has lost its ledger: the ledger is missing or empty, and something shows that it had records. Logs
+/// without a record leave cursors, too, and no ledger.
+pub(super) fn is_ledger_lost(home: &Home) -> Result<bool, AgentsError> {
+    if !is_without_ledger(home)? {
+        return Ok(false);
     }
-    Ok(had)
+    let text = read(&home.ingest_notes())?;
+    let mut had_records = noted_ledger(&text).is_some_and(|ledger| ledger.len_bytes > 0);
+    for derived in [home.ids_index(), home.fingerprints_index(), home.archive()] {
+        had_records |= disk::if_there(disk::metadata_of_target(&derived))?.is_some();
+    }
+    Ok(had_records)
 }
 
 impl Cursors {
@@ -81,11 +84,8 @@ impl Cursors {
     /// Returns whether there were any. They are deleted before a record is appended, because a run that is killed after its first
     /// append would leave the cursors of the other logs with a ledger that lacks their records.
     pub(super) fn forget_without_ledger(home: &Home) -> Result<bool, AgentsError> {
-        let describe_nothing = || {
-            Ok::<_, AgentsError>(
-                is_without_ledger(home)? && had_ledger(home)? && !parse(&read(&home.cursors())?).is_empty(),
-            )
-        };
+        let describe_nothing =
+            || Ok::<_, AgentsError>(is_ledger_lost(home)? && !parse(&read(&home.cursors())?).is_empty());
         if !describe_nothing()? {
             return Ok(false);
         }

@@ -19,11 +19,11 @@ use crossbeam_channel::Sender;
 
 use self::meter::Meter;
 use super::claude::{Across, settled_note};
-use super::cursors::{Cursors, Side, key_of};
+use super::cursors::{Cursors, Side, is_ledger_lost, key_of};
 use super::hook::HookRecords;
 use super::js;
 use super::kept::{self, HookCall};
-use super::known::{Known, has_line, is_without_ledger, result_key};
+use super::known::{Known, has_line, result_key};
 use super::ledger_turns::NotedLedger;
 use super::pass::{
     Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, LeftOutLine, Pass,
@@ -460,8 +460,8 @@ impl<'r> Run<'r> {
                 part_until: None,
             },
             projects: ProjectKeys::new(as_reference),
-            // A check leaves the cursors of a home without a ledger as they are.
-            cursors: match !as_reference && is_without_ledger(&ingest.home)? {
+            // A check leaves the cursors of a home that has lost its ledger as they are.
+            cursors: match !as_reference && is_ledger_lost(&ingest.home)? {
                 true => Cursors::default(),
                 false => Cursors::load(&ingest.home)?,
             },

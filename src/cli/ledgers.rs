@@ -124,7 +124,9 @@ fn is_plain(path: &Path) -> anyhow::Result<bool> {
             }
             bail!("there is no ledger at {}; name a file that is there", path.display())
         }
-        Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),
+        Err(error) => Err(error).with_context(|| {
+            format!("cannot look at {}; name a home or the file of a ledger", path.display())
+        }),
     }
 }
 
