@@ -175,7 +175,9 @@ impl NamedLedgers {
             self.inputs.push(MergeInput::of_file(PathBuf::from("-"))?.read_from(copy));
             return Ok(());
         }
-        let exists = name.try_exists().with_context(|| format!("cannot look at {}", name.display()))?;
+        let exists = name.try_exists().with_context(|| {
+            format!("cannot look at {}; name a home or the file of a ledger", name.display())
+        })?;
         if exists || !is_pattern(name) {
             return self.add_path(name);
         }
