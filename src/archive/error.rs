@@ -26,7 +26,7 @@ pub enum ArchiveError {
     #[error(transparent)]
     Publish(PublishError),
     /// The bulk loader could not build the new archive; the old archive is unchanged.
-    #[error("cannot build {} anew: {source}; the old archive is untouched", path.display())]
+    #[error("cannot build {} again: {source}; the old archive is unchanged", path.display())]
     Bulk {
         /// The archive.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum ArchiveError {
     },
     /// The file is a database that is damaged or lacks a part of an archive.
     #[error(
-        "{} is not a usable archive ({reason}); `burn state rebuild archive --full` builds it anew from the ledger",
+        "{} is not a usable archive ({reason}); `burn state rebuild archive --full` builds it again from the ledger",
         path.display()
     )]
     Damaged {
@@ -66,7 +66,7 @@ pub enum ArchiveError {
     },
     /// The archive has another schema version and has to be rebuilt before it can be read.
     #[error(
-        "{} has schema version {found}, this program reads version {}; `burn state rebuild archive` builds it anew",
+        "{} has schema version {found}, this program reads version {}; `burn state rebuild archive` builds it again",
         path.display(),
         super::schema::VERSION
     )]

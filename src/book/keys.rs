@@ -511,7 +511,7 @@ impl RunEntries<'_> {
         }
         if self.bytes[self.at] == b']' {
             if self.at + 1 != self.bytes.len() {
-                return Err(self.damaged("bytes behind the last entry".to_owned()));
+                return Err(self.damaged("bytes after the last entry".to_owned()));
             }
             self.source.check_len()?;
             return Ok(None);

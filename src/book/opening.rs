@@ -118,7 +118,7 @@ pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> R
             continue;
         }
         if !replay.covered.is_confirmed(replay.events) {
-            tracing::warn!(directory = %directory.display(), "runs disagree with the log; made anew from it");
+            tracing::warn!(directory = %directory.display(), "runs disagree with the log; they are built again from the log");
             replay.keys.discard_runs()?;
             runs.clear();
             continue;

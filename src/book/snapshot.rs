@@ -223,13 +223,13 @@ impl<'de> Visitor<'de> for SnapshotReader<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut postings: A) -> Result<(), A::Error> {
         let SnapshotPart::Postings(account) = self.part else {
-            return Err(A::Error::custom("an array stands in the place of an object"));
+            return Err(A::Error::custom("an array in the place of an object"));
         };
         let mut last = 0;
         while let Some(posting) = postings.next_element::<PostingOut>()? {
             let PostingOut { seq, at, txid, minor, direction, raw_after } = posting;
             if seq < last {
-                return Err(A::Error::custom(format!("posting of event {seq} behind one of event {last}")));
+                return Err(A::Error::custom(format!("posting of event {seq} after one of event {last}")));
             }
             last = seq;
             let credit = direction == Direction::Credit;
@@ -300,7 +300,7 @@ impl SnapshotReader<'_> {
                     };
                     if self.state.find(&def.id.book.0, &def.id.path).is_some() {
                         let key = def.id.to_key();
-                        return Err(A::Error::custom(format!("account {key:?} stands there twice")));
+                        return Err(A::Error::custom(format!("account {key:?} is there twice")));
                     }
                     let account = self.state.account_count() as u32;
                     self.state.add_account(def, cfg);

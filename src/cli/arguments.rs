@@ -67,10 +67,10 @@ pub(super) enum FromArg {
 /// A span of time, and the zone of its days.
 #[derive(Debug, Args)]
 pub(super) struct TimeArgs {
-    /// Nothing before this time: 7d, 36h, today, last-week, 2026-11, 2026-11-05, 2026-11-05T10:07, with Z or an offset.
+    /// Only from this time on: 7d, 36h, today, last-week, 2026-11, 2026-11-05, 2026-11-05T10:07, with Z or an offset.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
-    /// Nothing after this time; a day, a week, a month and a year end with their last instant.
+    /// Only up to this time, inclusive; a day, a week, a month and a year end with their last instant.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
     /// The time zone of days and hours: Europe/Berlin, UTC, local, +05:45 [default: that of the system]
@@ -141,13 +141,13 @@ pub(super) fn now() -> Instant {
 /// Which records: those that match one value of each option that is given. `x*` is a beginning, `(none)` is no value.
 #[derive(Debug, Args)]
 pub(super) struct FilterArgs {
-    /// Records of this project or project key.
+    /// Only records of this project or project key.
     #[arg(long, allow_hyphen_values = true)]
     pub(super) project: Vec<String>,
-    /// Records of this source.
+    /// Only records of this source.
     #[arg(long, allow_hyphen_values = true)]
     pub(super) source: Vec<String>,
-    /// Records of this session.
+    /// Only records of this session.
     #[arg(long, allow_hyphen_values = true)]
     pub(super) session: Vec<String>,
     /// Turns whose stamps say this.

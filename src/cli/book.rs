@@ -114,9 +114,9 @@ A line: {\"idempotency_key\":\"r-1\",\"postings\":[
 Optional: id (a UUID; random), book (that of the first account), external_refs, metadata, occurred_at (now). The \
 `event` of `burn book events` has the same form.
 
-What is waiting there is committed together, up to --batch lines. Each line is answered by one line of sequence \
-number, transaction id and time, tab separated, once it is durable; a key that was used before is answered as it was \
-then. Lines that are refused are named on stderr, and the exit code is 1.
+Lines that wait on standard input are committed together, up to --batch lines. For each line, once it is durable, standard output has its \
+sequence number, transaction id and time, separated by tabs; for a key that was used before, those of that time. Lines that are refused are \
+named on standard error, and the exit code is 1.
 
 A transaction is taken as it is: that its debits and credits are equal, that it has postings at all, and that amounts are \
 positive is for who posts it to see to. `burn book trial-balance` and `burn book check` show where a book is out of balance.

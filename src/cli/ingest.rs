@@ -29,51 +29,51 @@ use crate::interrupt::Interrupt;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Claude Code, Codex, OpenCode and Gemini CLI keep a log of every session. This command reads what is new in those logs, and \
-appends each message, tool result and prompt to the ledger once, however often an agent wrote it. Logs are only read. A run \
-that is ended at any moment is made good by the next. The exit code is 1 when a log or a folder could not be read; the \
-others were.
+appends each message, tool result and prompt to the ledger once, however often an agent wrote it. Logs are only read. If a run \
+is killed, the next run continues where it was. The exit code is 1 when a log or a folder could not be read; the others were \
+read.
 
-Logs are looked for in ~/.claude/projects, ~/.codex/sessions, ~/.local/share/opencode and ~/.gemini, and in the places that \
+The default folders are ~/.claude/projects, ~/.codex/sessions, ~/.local/share/opencode and ~/.gemini, or the folders that \
 CLAUDE_CONFIG_DIR, XDG_CONFIG_HOME, CODEX_HOME, XDG_DATA_HOME, OPENCODE_DB and GEMINI_CLI_HOME name. \
-RELAYBURN_CONTENT_STORE=off keeps prompts and answers out of the home.
+With RELAYBURN_CONTENT_STORE=off no texts of prompts and answers are kept.
 
 Examples:
-  burn ingest                                take in what is new
-  burn ingest --watch                        and go on until told to stop
-  burn ingest --check                        say what would be read, write nothing
+  burn ingest                                read what is new in all logs
+  burn ingest --watch                        follow the logs until SIGINT or SIGTERM
+  burn ingest --check                        read and count, write nothing
   burn ingest --report left-out.jsonl        name each line that made no record
   burn ingest --agent claude --root claude=/mnt/old/.claude/projects
   burn ingest --from-burn ~/.relayburn/burn.sqlite
-                                             take in the records of burn 2 to 4
+                                             read a database of burn 2 to 4
   burn ingest --hook claude < payload.json   for a hook of Claude Code
-  burn ingest --install-hook claude          let Claude Code call it, after showing what changes
+  burn ingest --install-hook claude          let Claude Code call it; shows the change first
   burn ingest --install-statusline claude    let Claude Code show `burn statusline`")]
 pub struct IngestArgs {
-    /// Take in the logs of this agent: claude, codex, opencode or gemini. May repeat.
+    /// Read only the logs of this agent: claude, codex, opencode or gemini. May repeat.
     #[arg(long, value_name = "AGENT", value_parser = parse_agent)]
     agent: Vec<Agent>,
-    /// Look for an agent's logs in DIR instead. May repeat.
+    /// Read an agent's logs in DIR instead. May repeat.
     #[arg(long, value_name = "AGENT=DIR", value_parser = parse_root)]
     root: Vec<(Agent, PathBuf)>,
-    /// Read and count, as a JSON document, and write nothing.
+    /// Read and count, print the counts as a JSON document, and write nothing.
     #[arg(long, conflicts_with_all = ["watch", "hook"])]
     check: bool,
     /// Write a JSON line to FILE for each line that made no record: its log, byte offset, length and reason. FILE must not
     /// exist yet.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "hook"])]
     report: Option<PathBuf>,
-    /// Go on until SIGINT or SIGTERM.
+    /// Follow the logs until SIGINT or SIGTERM.
     #[arg(long, conflicts_with_all = ["hook", "json"])]
     watch: bool,
-    /// Read a hook's payload from standard input, and take in the session that it names. The only AGENT is claude.
+    /// Read a hook's payload from standard input, and the log of the session that it names. The only AGENT is claude.
     #[arg(long, value_name = "AGENT", conflicts_with = "json")]
     hook: Option<String>,
-    /// Take in the records of FILE, the burn.sqlite of burn 2 to 4, and what its content.sqlite has. FILE is only read.
+    /// Append the records of FILE, the burn.sqlite of burn 2 to 4, and of the content.sqlite beside it. FILE is only read.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "hook", "agent", "root", "as_reference"])]
     from_burn: Option<PathBuf>,
     #[command(flatten)]
     install: install::InstallArgs,
-    /// No notes on stderr.
+    /// Print no notes on standard error.
     #[arg(long)]
     quiet: bool,
     /// Make records as the TypeScript package does, defects included.

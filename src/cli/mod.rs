@@ -55,15 +55,15 @@ pub use self::output::{is_closed_pipe, print_error};
 The home is $RELAYBURN_HOME, or ~/.relayburn when that is not set.
 
 Examples:
-  burn                                    what was used in the last seven days
-  burn state                              what there is, and whether it is up to date
-  burn state rebuild archive              take in what was appended since the last build
+  burn                                    show the usage of the last seven days
+  burn state                              show which files exist and whether they are up to date
+  burn state rebuild archive              bring the archive up to date
   burn ledger append --kind turns         append records from standard input, each once
-  burn ledger check                       find everything that is wrong with the ledger
-  burn query turns --since 2026-04-20     ask for records
-  burn usage --since 7d --by model        what was used, and what it cost
-  burn report                             the last year as one HTML page
-  burn ingest                             take in what coding agents have logged"
+  burn ledger check                       list the faults of the ledger
+  burn query turns --since 2026-04-20     print records
+  burn usage --since 7d --by model        show usage and costs by model
+  burn report                             write the last year as one HTML page
+  burn ingest                             read what is new in the agents' logs"
 )]
 pub struct Cli {
     /// Without a command: the last seven days.
@@ -77,7 +77,7 @@ enum Command {
     State(state::StateArgs),
     /// Append to the ledger, merge ledgers, and check the ledger.
     Ledger(ledger::LedgerArgs),
-    /// Ask for records.
+    /// Print records of the archive or the ledger.
     Query(query::QueryArgs),
     /// Add up tokens and costs, by period and by dimension.
     #[command(visible_alias = "summary")]

@@ -31,11 +31,11 @@ Examples:
   burn prices claude-opus-4-7
   burn prices bedrock/us.anthropic.claude-opus-4-7 --at 2026-03-01
   burn prices | grep gemini
-  burn prices diff new-prices.json     what a table of yours would change in the archive, by month and model")]
+  burn prices diff new-prices.json     what another table would change in the archive, by month and model")]
 pub(super) struct PricesArgs {
-    /// The model, as a turn has it: with or without its provider in front.
+    /// The model, as a turn has it: with or without its provider before the name.
     model: Option<String>,
-    /// With `diff` for MODEL: the price table to compare with the one in use.
+    /// With `diff` as MODEL: the price table to compare with the current one.
     #[arg(value_name = "FILE", requires = "model")]
     file: Option<std::path::PathBuf>,
     /// The time at which a request is made [default: now]

@@ -28,9 +28,10 @@ use crate::scan::json::{Document, JsStr, Value};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Turns, sessions, stamps and tool calls come from the archive, by time; the other kinds from the ledger, in its order. A table \
-leaves out what a terminal has no room for; --json and --jsonl leave out nothing. Times and filters are those of `burn usage`: \
-7d is today and the six days before, a filter may be given again, x* is a beginning, (none) is no value.
+Turns, sessions, stamps and tool calls are read from the archive, in the order of time; the other kinds from the ledger, in its \
+order. A table leaves out columns that do not fit the terminal; --json and --jsonl print every member. Times and filters are those \
+of `burn usage`: 7d is today and the six days before, a filter may be given again, x* matches a beginning, (none) matches records \
+without a value.
 
 --project is for turns, tool calls and sessions, --tag for turns. --session finds relationships with the session on either end.
 
@@ -48,16 +49,16 @@ pub(super) struct QueryArgs {
     times: TimeArgs,
     #[command(flatten)]
     filters: FilterArgs,
-    /// Where records come from [default: archive for turns, ledger for other kinds]
+    /// Where to read records [default: archive for turns, ledger for other kinds]
     #[arg(long, value_enum)]
     from: Option<FromArg>,
-    /// At most so many records.
+    /// Print at most N records.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// The newest first; from the ledger only with --limit.
+    /// Print the newest records first; from the ledger only with --limit.
     #[arg(long)]
     reverse: bool,
-    /// Columns of the table: titles, or members such as usage.reasoning, with commas between them.
+    /// Columns of the table: titles, or members such as usage.reasoning, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with_all = ["json", "jsonl"])]
     columns: Option<Vec<String>>,
     /// Print one JSON record a line.
@@ -235,7 +236,7 @@ pub(super) fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
     match archive::query::lag(paths)? {
         Lag::Nothing => {}
         Lag::Lines(bytes) => warn(&format!(
-            "the archive lacks the last {} of the ledger; `burn state rebuild archive` takes them in",
+            "the archive lacks the last {} of the ledger; `burn state rebuild archive` adds them",
             counted(bytes, "byte")
         )),
         Lag::Rebuild(why) => warn(&format!(

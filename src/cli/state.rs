@@ -213,7 +213,7 @@ fn rebuild_index(ledger: &Ledger, extra: ExtraIds, json: bool) -> anyhow::Result
 fn reindexed(ledger: &Ledger, result: &Reindexed) -> String {
     let seconds = result.duration_ms as f64 / 1000.0;
     let mut text = format!(
-        "{} made anew: {} read in {seconds:.2} s, {}, {}\n",
+        "{} built again: {} read in {seconds:.2} s, {}, {}\n",
         ledger.home().ids_index().display(),
         human_bytes(result.scanned_bytes),
         counted(result.ids, "id"),

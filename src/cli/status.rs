@@ -84,18 +84,18 @@ fn describe(status: &Status, ledger: &Path) -> String {
             "a database, but not an archive: it is left alone; name another file, or move it away".to_string()
         }
         (Some(version), _) if version != archive::schema::VERSION => {
-            "of another schema version; `burn state rebuild archive` builds it anew".to_string()
+            "of another schema version; `burn state rebuild archive` builds it again".to_string()
         }
         (None, _) => "without a state row; `burn state rebuild archive` completes it".to_string(),
         (_, true) => "up to date".to_string(),
         (_, false) => match ledger_bytes {
             Some(bytes) if bytes >= taken_in_bytes => {
                 format!(
-                    "behind by {} bytes; `burn state rebuild archive` takes them in",
+                    "behind by {} bytes; `burn state rebuild archive` adds them",
                     grouped(bytes - taken_in_bytes)
                 )
             }
-            Some(_) => "the ledger is shorter than when the archive was built; `burn state rebuild archive` builds it anew \
+            Some(_) => "the ledger is shorter than when the archive was built; `burn state rebuild archive` builds it again \
                         and keeps a copy of this one"
                 .to_string(),
             None => "there is no ledger".to_string(),

@@ -47,28 +47,28 @@ Examples:
   burn statusline --import
   burn statusline --check < input.json")]
 pub(super) struct StatuslineArgs {
-    /// The parts that are shown, with commas between them.
+    /// The parts to print, separated by commas.
     #[arg(long, value_name = "PART", value_delimiter = ',', default_value = "session,today,ctx,5h,7d,spend")]
     show: Vec<String>,
-    /// A line with parts in braces, in place of --show.
+    /// A text with parts in braces, instead of --show.
     #[arg(long, value_name = "TEXT", conflicts_with = "show")]
     format: Option<String>,
-    /// Colour percentages from --limit-warn on.
+    /// Print percentages of at least --limit-warn in yellow.
     #[arg(long)]
     color: bool,
-    /// From this percentage on a limit is worth a warning.
+    /// The percentage from which on --color applies.
     #[arg(long, value_name = "PERCENT", default_value_t = 80.0, value_parser = percent)]
     limit_warn: f64,
-    /// The time zone of days: Europe/Berlin, UTC, local, +05:45 [default: that of the system]
+    /// The time zone of days and months: Europe/Berlin, UTC, local, +05:45 [default: that of the system]
     #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
     tz: Option<String>,
-    /// After the line, take in what is new in the session's log, if nobody builds the archive.
+    /// After the line, append the new lines of the session's log to the ledger, unless a process builds the archive.
     #[arg(long, conflicts_with = "check")]
     import: bool,
-    /// Only take in what is new; for the process that --import starts.
+    /// Only import; for the process that --import starts.
     #[arg(long, hide = true)]
     import_alone: bool,
-    /// Say what is wrong with the input and the home.
+    /// Report what is wrong with the input and the home.
     #[arg(long)]
     check: bool,
     #[command(flatten)]

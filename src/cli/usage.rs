@@ -31,7 +31,8 @@ Dimensions: model, provider, project, source, session, subagent, activity, machi
 Times: now, today, yesterday, this-week, last-week, this-month, last-month, this-year, last-year, 7d, 2w, 36h, 2026, 2026-11, \
 2026-11-05, 2026-11-05T10:07, with Z or an offset. 7d is today and the six days before.
 
-Filters given again mean any of them; different ones mean all of them. x* is a beginning, (none) is no value.
+A filter with several values passes turns with any of them; different filters must all pass. x* matches a beginning, (none) matches turns \
+without a value.
 
 Examples:
   burn usage
@@ -40,32 +41,32 @@ Examples:
   burn usage --by tag:workflowId --since 30d --sort usd --limit 10
   burn usage day --since 2026-10-01 --until 2026-10-31 --explain")]
 pub(super) struct UsageArgs {
-    /// What turns are put together by: hour, day, week, month, session, block.
+    /// Add up turns by period: hour, day, week, month, session or block.
     period: Option<String>,
-    /// What rows are told apart by, at most 4, with commas between them or given again.
+    /// Add up turns by dimension: at most 4, separated by commas or given again.
     #[arg(long, value_name = "DIM", value_delimiter = ',', allow_hyphen_values = true)]
     by: Vec<String>,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Order rows by period, usd, tokens, turns, a class of tokens or a dimension, :asc or :desc.
+    /// Sort rows by period, usd, tokens, turns, a class of tokens or a dimension, :asc or :desc.
     #[arg(long, value_name = "KEY[:asc|:desc]")]
     sort: Option<String>,
-    /// So many rows, and one for all others.
+    /// Print at most N rows, and one row for all others.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     limit: Option<String>,
-    /// Rows of zeros for empty hours, days, weeks and months.
+    /// Also print empty hours, days, weeks and months, as rows of zeros.
     #[arg(long)]
     fill: bool,
-    /// The block of five hours that is under way: time left, tokens and cost a minute.
+    /// Print the current block of five hours: time left, tokens and cost a minute.
     #[arg(long)]
     active: bool,
-    /// Name the turns behind each row, by their bytes in the ledger.
+    /// List the turns of each row, with their byte offsets in the ledger.
     #[arg(long)]
     explain: bool,
-    /// Where turns come from [default: archive]
+    /// Where to read turns [default: archive]
     #[arg(long, value_enum)]
     from: Option<FromArg>,
-    /// All digits of tokens and costs.
+    /// Print all digits of tokens and costs.
     #[arg(long, conflicts_with_all = ["json", "csv"])]
     exact: bool,
     /// Print CSV.
@@ -82,25 +83,25 @@ pub(super) struct SelectionArgs {
     times: TimeArgs,
     #[command(flatten)]
     filters: FilterArgs,
-    /// Turns of this model.
+    /// Only turns of this model.
     #[arg(long, allow_hyphen_values = true)]
     model: Vec<String>,
-    /// Turns priced at this provider.
+    /// Only turns with the prices of this provider.
     #[arg(long, allow_hyphen_values = true)]
     provider: Vec<String>,
-    /// Turns of this type of subagent, of `subagent`, or of `main`.
+    /// Only turns of this type of sub-agent; `subagent` is a sub-agent without a type, `main` no sub-agent.
     #[arg(long, allow_hyphen_values = true)]
     subagent: Vec<String>,
-    /// Turns of this activity.
+    /// Only turns of this activity.
     #[arg(long, allow_hyphen_values = true)]
     activity: Vec<String>,
-    /// Turns whose stamps name this machine.
+    /// Only turns whose stamps name this machine.
     #[arg(long, allow_hyphen_values = true)]
     machine: Vec<String>,
     /// Do not bring the archive up to date first.
     #[arg(long)]
     pub(super) no_build: bool,
-    /// A price table to ask first, instead of prices.json of the home.
+    /// Search this price table first, instead of prices.json of the home.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
     /// Worker threads [default: one for each core]

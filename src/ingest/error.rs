@@ -87,7 +87,7 @@ pub enum IngestError {
     Running,
     /// The background thread panicked, and the ingestor is lost with it.
     #[error(
-        "the ingestor's background thread panicked; open the store and the journal anew, nothing that is queued is lost"
+        "the ingestor's background thread panicked; open the store and the journal again, because nothing that is queued is lost"
     )]
     Panicked,
     /// The background thread could not be started.

@@ -499,7 +499,7 @@ impl CheckRun<'_> {
             self.tell_of_index(offset..offset + line_bytes, Problem::ExtraId, reason);
         }
         for (id, offset) in compared.repeated {
-            let reason = format!("id {id} stands further up already; {repair}");
+            let reason = format!("an earlier line has id {id}; {repair}");
             self.tell_of_index(offset..offset + line_bytes, Problem::RepeatedId, reason);
         }
         for line in compared.invalid {

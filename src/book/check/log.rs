@@ -173,7 +173,7 @@ impl BookCheck<'_> {
         event: &Replayed<'_>,
     ) -> Result<(), BookError> {
         if self.last_at.is_some_and(|last| at < last) {
-            let reason = format!("event {seq} is of {at}, which is before the event in front of it");
+            let reason = format!("event {seq} is of {at}, which is earlier than the event before it");
             self.find(BookFindingKind::TimeGoesBack, path, Some(offset), reason);
         }
         self.last_at = Some(at);

@@ -250,7 +250,7 @@ mod tests {
         }
         assert!(
             table.bytes == PriceTable::built_in().bytes,
-            "prices.bin is not that of prices.json; BURN_WRITE_PRICES=1 makes it anew"
+            "prices.bin is not that of prices.json; BURN_WRITE_PRICES=1 makes it again"
         );
         assert_eq!(table.package(), "genai-prices");
         assert!(table.all().count() > 1000);
