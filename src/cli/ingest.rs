@@ -341,7 +341,7 @@ fn once(
         [(path, error), ref others @ ..] => bail!(
             "{} and {} were not read: {error}; the next run tries again",
             path.display(),
-            counted(others.len() as u64, "other log or folder")
+            counted(others.len() as u64, "other path")
         ),
     }
 }
