@@ -179,7 +179,7 @@ fn queue(input: CheckedInput, home: &Home, json: bool) -> anyhow::Result<ExitCod
     input.each_batch(|batch| {
         let lines = batch.lines().map(std::str::from_utf8).collect::<Result<Vec<_>, _>>()?;
         let more = queue_batch(&home.journal_dir(), &lines, queued > 0, QUEUE_WAIT).with_context(|| {
-            format!("of standard input, {} queued before this", counted(queued, "record was"))
+            format!("of standard input, {} had been queued before this", counted(queued, "record"))
         })?;
         queued += more.len() as u64;
         if json {

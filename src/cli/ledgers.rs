@@ -298,7 +298,7 @@ pub(super) fn merge_summary(report: &MergeReport, ledger: &Path) -> String {
         (report.content_lines, "lines of content"),
     ] {
         if count > 0 {
-            text.push_str(&format!("  {} {name}\n", grouped(count)));
+            text.push_str(&format!("  {name}: {}\n", grouped(count)));
         }
     }
     text
