@@ -1,4 +1,4 @@
-//! The durable front door of the ledger: queues lines in a journal, so that their writer does not wait for the ledger's locks.
+//! Queues lines of the ledger in a journal, durably, so that their writer does not wait for the ledger's locks.
 //!
 //! May touch: the journal's directory, under its lock, for one write and one sync. Guarantees: the lines are on stable
 //! storage on return; the time does not depend on how much is queued.
