@@ -118,6 +118,24 @@ pub enum LedgerError {
         /// The number of the chunk, counted from 0.
         number: u64,
     },
+    /// A file to merge has no ledger line at all.
+    #[error(
+        "{} is no ledger: {}; from byte 0 it reads {start:?}; nothing was appended; name a home or the file of a ledger",
+        path.display(),
+        match lines {
+            0 => "it has no line end and begins with no JSON object".to_owned(),
+            1 => "its only line is no JSON object with \"v\" and \"kind\"".to_owned(),
+            lines => format!("none of its {lines} lines is a JSON object with \"v\" and \"kind\""),
+        }
+    )]
+    NotALedger {
+        /// The file, as it was named.
+        path: PathBuf,
+        /// Number of lines that are not blank.
+        lines: u64,
+        /// The first bytes of the file.
+        start: String,
+    },
     /// A merge was interrupted between two pieces.
     #[error("interrupted; {appended} lines were appended to {}; merge the same ledgers again to append the others", ledger.display())]
     MergeInterrupted {

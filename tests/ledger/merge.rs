@@ -385,6 +385,35 @@ fn malformed_lines_are_named_and_kept_and_unfinished_lines_are_left_out() {
     );
 }
 
+#[test]
+fn a_file_without_a_ledger_line_is_refused_and_a_ledger_that_has_none_yet_is_not() {
+    let bench = Bench::new();
+    let good = bench.ledger("good", &format!("{}\n", turn(1, 1, 5, "")));
+    let jpeg = "\u{fffd}JFIF\0\u{1}";
+    for (name, text, reason) in [
+        ("log", "started\nstopped\n{\"v\":1,\"kin", "none of its 2 lines"),
+        ("json", "{\"level\":\"info\",\"v\":1}\n", "its only line is no JSON object with \"v\" and \"kind\""),
+        ("picture", jpeg, "no line end"),
+        ("lines", &format!("{jpeg}\n{jpeg}\n{jpeg}"), "none of its 2 lines"),
+    ] {
+        let input = bench.ledger(name, text);
+        let (target, mut findings) = (Ledger::new(Home::at(bench.path("into"))), Vec::new());
+        let merged = target.merge(&[good.clone(), input], &mut |finding| findings.push(finding));
+        let refused = merged.unwrap_err().to_string();
+        assert!(
+            refused.contains(name) && refused.contains(reason) && refused.contains("from byte 0"),
+            "{refused}"
+        );
+        assert!(findings.is_empty(), "{findings:?}");
+        assert!(!target.home().root().exists());
+    }
+    let unknown = bench.ledger("unknown", "\nnot json\n{\"kind\":\"from tomorrow\",\"v\":7}\n");
+    let (empty, begun) = (bench.ledger("empty", "\n"), bench.ledger("begun", "{\"v\":1,\"ki"));
+    let damaged = bench.ledger("damaged", "{ \"v\":1,\"kind\":\"tu\n");
+    let (report, _) = bench.merge(&[unknown, empty, begun, damaged], "into");
+    assert_eq!((report.appended, report.malformed_lines, report.unfinished_lines), (3, 2, 1));
+}
+
 /// The machines of the turns of a home, by session and message.
 fn machines(bench: &Bench, home: &str) -> Vec<String> {
     bench.rows(home);

@@ -90,6 +90,8 @@ pub(super) struct UnreadableLine {
 pub(super) struct KeyPart {
     pub keys: Vec<LineKey>,
     pub unreadable: Vec<UnreadableLine>,
+    /// Whether one of these lines, or of lines that the same thread read before, is a ledger line, maybe a damaged one.
+    pub has_ledger_line: bool,
 }
 
 /// Passes the keys of the lines in `range` to `take`, in the order of the ledger, until `go_on` returns an error. The range
@@ -119,6 +121,7 @@ pub(super) fn read_keys(
 pub(super) struct KeyReader {
     document: Document,
     hasher: Hasher,
+    has_ledger_line: bool,
 }
 
 impl KeyReader {
@@ -134,6 +137,7 @@ impl KeyReader {
                 }
             }
         }
+        part.has_ledger_line = self.has_ledger_line;
         part
     }
 
@@ -152,12 +156,17 @@ impl KeyReader {
         let other =
             LineKey { text, key: text[0], fingerprint: 0, message: 0, session: 0, at_us, place, class };
         if line.len() as u64 > LINE_MAX_BYTES {
+            self.has_ledger_line |= begins_as_ledger_line(line);
             return Err((other, format!("it has more than {LINE_MAX_BYTES} bytes, the most that is read")));
         }
         let root = match self.document.parse(line) {
             Ok(root) => root,
-            Err(error) => return Err((other, error.to_string())),
+            Err(error) => {
+                self.has_ledger_line |= begins_as_ledger_line(line);
+                return Err((other, error.to_string()));
+            }
         };
+        self.has_ledger_line = self.has_ledger_line || is_ledger_line(root);
         let hasher = &mut self.hasher;
         Ok(Some(match line_of(root) {
             ParsedLine::Record(kind, record) => LineKey {
@@ -187,6 +196,17 @@ impl KeyReader {
             ParsedLine::Shapeless(_) | ParsedLine::Unknown => other,
         }))
     }
+}
+
+/// Whether a line that cannot be read may be a damaged ledger line: programs write the version or the kind first.
+fn begins_as_ledger_line(line: &[u8]) -> bool {
+    let first = line.strip_prefix(b"{").map(trim_js);
+    first.is_some_and(|first| first.starts_with(b"\"v\"") || first.starts_with(b"\"kind\""))
+}
+
+/// Whether a value has the form of a ledger line, of whatever version and kind.
+fn is_ledger_line(root: Value<'_>) -> bool {
+    root.get("v").and_then(Value::as_number).is_some() && root.get("kind").and_then(Value::as_str).is_some()
 }
 
 /// The bytes of a string.

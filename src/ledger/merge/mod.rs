@@ -33,7 +33,7 @@ use std::time::Instant;
 
 pub use self::report::{LedgerLineAt, MergeFinding, MergeReport, MergedInput};
 
-use self::keys::{KeyPart, LABELS, LineKey, MergePlace, TARGET, read_keys};
+use self::keys::{KeyPart, LABELS, LineKey, MergePlace, TARGET, UnreadableLine, read_keys};
 use self::labels::machine_stamps;
 use self::pieces::{PlanOutcome, TargetEnd};
 use self::plan::Planner;
@@ -42,10 +42,14 @@ use super::machine::MachineName;
 use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::{Home, LockName};
+use crate::scan::json::trim_js;
 use crate::scan::{Io, Source};
 
 /// After so many plans that another program's append made useless, the next plan is made under the lock `ledger`.
 const PLANS_WITHOUT_LOCK: usize = 3;
+
+/// The bytes of a file that is no ledger that an error shows.
+const START_BYTES: u64 = 32;
 
 /// A ledger to merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,16 +122,16 @@ impl Ledger {
     /// an append, and are on stable storage when this function returns.
     ///
     /// # Errors
-    /// When an input or this ledger cannot be read, and the errors of [`Ledger::append`]. Lines that were appended before the
-    /// error stay. A merge of the same inputs completes the work.
+    /// [`LedgerError::NotALedger`]; when an input or this ledger cannot be read; and the errors of [`Ledger::append`]. Lines
+    /// that were appended before the error stay. A merge of the same inputs completes the work.
     pub fn merge(
         &self,
         inputs: &[MergeInput],
         found: &mut dyn FnMut(MergeFinding),
     ) -> Result<MergeReport, LedgerError> {
         let started = Instant::now();
-        disk::create_dir_all(self.home().root())?;
         let mut state = self.read_inputs(inputs, found)?;
+        disk::create_dir_all(self.home().root())?;
         for plans in 0.. {
             let outcome = match plans < PLANS_WITHOUT_LOCK {
                 true => self.merge_once(&mut state, found)?,
@@ -235,15 +239,33 @@ impl MergeState<'_> {
     ) -> Result<(), LedgerError> {
         let at = |place: MergePlace| line_at(open.name, place);
         let Self { inputs, keys, report, .. } = self;
-        let number = inputs.len() as u32;
+        let (number, lines_before) = (inputs.len() as u32, keys.len());
+        // Findings wait for the first ledger line, because another program's file has nothing else.
+        let (mut is_ledger, mut unreadable) = (false, Vec::new());
         read_keys(&open.source, 0..open.end, number, &ledger.merge_stop(0), |part: KeyPart| {
             keys.extend(part.keys);
-            report.malformed_lines += part.unreadable.len() as u64;
-            for line in part.unreadable {
-                found(MergeFinding::Malformed { line: at(line.place), reason: line.reason });
+            is_ledger |= part.has_ledger_line;
+            unreadable.extend(part.unreadable);
+            if is_ledger {
+                report.malformed_lines += unreadable.len() as u64;
+                for UnreadableLine { place, reason } in unreadable.drain(..) {
+                    found(MergeFinding::Malformed { line: at(place), reason });
+                }
             }
         })?;
         let len_bytes = open.source.len_bytes() - open.end;
+        if !is_ledger {
+            let mut buffer = Vec::new();
+            let lines = (keys.len() - lines_before) as u64;
+            let rest = open.source.sample(open.end..open.end + len_bytes.min(START_BYTES), &mut buffer)?;
+            let rest = trim_js(rest);
+            // The first line of a new ledger may be unfinished.
+            if lines > 0 || !(rest.is_empty() || rest.starts_with(b"{")) {
+                let start = 0..open.source.len_bytes().min(START_BYTES);
+                let start = String::from_utf8_lossy(open.source.sample(start, &mut buffer)?).into_owned();
+                return Err(LedgerError::NotALedger { path: open.name.to_owned(), lines, start });
+            }
+        }
         if len_bytes > 0 {
             report.unfinished_lines += 1;
             let place = MergePlace { input: number, offset: open.end, len_bytes };
