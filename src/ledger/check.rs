@@ -30,7 +30,8 @@ use crate::record::strict::StrictRule;
 use crate::record::{ID_LEN_BYTES, Id};
 use crate::scan::{Io, Source};
 
-const CHUNK_BYTES: u64 = 1 << 20;
+/// Small, so that the rows of a chunk stay in the cache of a core.
+const CHUNK_BYTES: u64 = 128 << 10;
 /// Maximum number of sessions whose latest time is kept: about 25 MB.
 const SESSIONS_MAX: usize = 1 << 18;
 /// Maximum length of the names of unknown kinds in bytes; lines of further kinds are counted together.

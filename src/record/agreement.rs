@@ -315,6 +315,7 @@ fn show(rows: &Rows<'_>) -> String {
         events,
         compactions,
         stamps,
+        unarchived: _,
         findings: _,
         unknown_lines: _,
         other_lines: _,

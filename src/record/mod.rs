@@ -13,6 +13,7 @@
 //! | `id`, `identify` | the id and the fingerprint of a record |
 //! | `message_id` | which ids of messages are unique |
 //! | `filter`, `pattern`, `print` | which records a query wants, and an archived row as JSON |
+//! | `unarchived` | what a check needs of the kinds that have no table |
 //! | `strict` | values that only a lenient append accepts |
 //! | [`time`] | instants, time zones, and times as users write them |
 //! | [`typed`] | records as Rust types, for programs that read or write a few records |
@@ -39,6 +40,7 @@ pub(crate) mod strict;
 mod tape;
 pub mod time;
 pub mod typed;
+mod unarchived;
 
 pub(crate) use exact::{stored_selector, stored_stamp};
 pub use filter::{Filter, RecordOrder};

@@ -6,6 +6,7 @@
 use super::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
 use super::fold::Stamp;
 use super::limits;
+use super::unarchived::UnarchivedRecord;
 
 /// A turn, and the range of its calls in [`Rows::calls`].
 #[derive(Debug, Clone)]
@@ -71,6 +72,8 @@ pub struct Rows<'a> {
     pub compactions: Vec<compactions::CompactionCells<'a>>,
     /// Stamps.
     pub stamps: Vec<StampRow<'a>>,
+    /// Relationships and user turns that the fast reader read, if they are wanted.
+    pub(crate) unarchived: Option<Vec<UnarchivedRecord<'a>>>,
     /// Lines that were not archived.
     pub findings: Vec<UnarchivedLine>,
     /// Lines of an unknown version or kind.

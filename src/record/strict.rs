@@ -81,19 +81,19 @@ const fn field(member: &'static str, reading: Reading) -> Field {
 }
 
 /// Members of the kinds without a table.
-const RELATIONSHIP: &[Field] = &[
+pub(super) const RELATIONSHIP: &[Field] = &[
     field("source", Reading::Text),
     field("sessionId", Reading::Text),
     field("relationshipType", Reading::Text),
     field("ts", Reading::OptionalText),
 ];
-const USER_TURN: &[Field] = &[
+pub(super) const USER_TURN: &[Field] = &[
     field("source", Reading::Text),
     field("sessionId", Reading::Text),
     field("userUuid", Reading::Text),
     field("ts", Reading::Text),
 ];
-const USER_TURN_BLOCK: &[Field] = &[
+pub(super) const USER_TURN_BLOCK: &[Field] = &[
     field("kind", Reading::Text),
     field("byteLen", Reading::Number),
     field("approxTokens", Reading::Number),

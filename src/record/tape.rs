@@ -12,6 +12,7 @@ use super::fold::NOTHING;
 use super::limits::TOOL_CALLS_MAX;
 use super::rows::{Rows, StoredKind, TurnRow};
 use super::stamp::{into_text, push_json_string, stamp};
+use super::unarchived::UnarchivedRecord;
 use super::{Cell, LedgerLineKind, RecordKind};
 use crate::scan::json::tape::{PADDING_BYTES, TapeMembers, TapeParser, Walk, once};
 
@@ -77,9 +78,10 @@ pub(super) fn parse<'a>(
     bump: &'a Bump,
     rows: &mut Rows<'a>,
 ) -> Option<StoredKind> {
-    let padded = bump.alloc_slice_fill_copy(line.len() + PADDING_BYTES, 0u8);
-    padded[..line.len()].copy_from_slice(line);
-    tapes.parse(padded, |walk| match Envelope::read(walk)? {
+    let mut padded = BumpVec::with_capacity_in(line.len() + PADDING_BYTES, bump);
+    padded.extend_from_slice_copy(line);
+    padded.resize(line.len() + PADDING_BYTES, 0);
+    tapes.parse(padded.into_bump_slice_mut(), |walk| match Envelope::read(walk)? {
         Envelope::Record(RecordKind::Turn, record) => turn(record?, bump, rows),
         Envelope::Record(RecordKind::ToolResultEvent, record) => {
             let row = row(record?, bump, tool_result_events::record::ABSENT, |key, value, bump| {
@@ -95,7 +97,12 @@ pub(super) fn parse<'a>(
             rows.compactions.push(whole(row?, compactions::record::REQUIRED)?);
             Some(StoredKind::Compaction)
         }
-        Envelope::Record(RecordKind::Relationship | RecordKind::UserTurn, _) => Some(StoredKind::Nothing),
+        Envelope::Record(kind @ (RecordKind::Relationship | RecordKind::UserTurn), record) => {
+            if let Some(unarchived) = &mut rows.unarchived {
+                unarchived.push(UnarchivedRecord::read(kind, record?, bump)?);
+            }
+            Some(StoredKind::Nothing)
+        }
         Envelope::Stamp { ts, selector, enrichment } => stamp(offset, ts, selector, enrichment, bump, rows),
         Envelope::Unknown => Some(StoredKind::Unknown),
     })

@@ -1,8 +1,10 @@
 //! Checks the lines of a chunk: finds problems, ids and times. Computes from bytes and touches nothing.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::LazyLock;
 
 use bumpalo::Bump;
+use memchr::memmem::Finder;
 
 use super::problem::Problem;
 use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
@@ -43,6 +45,9 @@ pub(super) struct CheckedPart {
 const TS_PREFIX_BYTES: usize = 40;
 pub(super) type TsPrefix = [u8; TS_PREFIX_BYTES];
 
+/// Made once, because making it takes as long as searching a short line.
+static COLLAPSED_CALLS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"collapsedCalls"));
+
 /// How much of the kind of a line is kept, in characters.
 const KIND_CHARS: usize = 100;
 
@@ -79,7 +84,7 @@ impl Checker {
         arena.reset();
         let nothing = Fold::default();
         let mut part = CheckedPart::default();
-        let mut rows = Rows::default();
+        let mut rows = Rows { unarchived: Some(Vec::new()), ..Rows::default() };
         let is_utf8 = simdutf8::basic::from_utf8(bytes).is_ok();
         for (offset, line) in scan::lines(base, bytes) {
             let (unknown, other) = (rows.unknown_lines, rows.other_lines);
@@ -95,7 +100,7 @@ impl Checker {
                 let is_doubtful = is_doubtful(&turn.cells, turns::record::FIELDS)
                     || is_doubtful(&turn.cells, turns::usage::FIELDS)
                     // A row has NULL for a `collapsedCalls` of 0 or less, so the line itself must be searched.
-                    || !rows.calls.is_empty() && memchr::memmem::find(line, b"collapsedCalls").is_some()
+                    || !rows.calls.is_empty() && COLLAPSED_CALLS.find(line).is_some()
                     || rows.calls.iter().any(|call| is_doubtful(call, tool_calls::call::FIELDS));
                 if is_doubtful {
                     broken = broken_rule(document, line);
@@ -137,7 +142,17 @@ impl Checker {
                     broken = broken_rule(document, line);
                 }
             } else if rows.other_lines > other {
-                broken = other_record(&mut part, document, hasher, offset, line);
+                broken = match rows.unarchived.as_mut().and_then(Vec::pop) {
+                    Some(record) => {
+                        let parts = record.id_parts();
+                        part.ids.push((hasher.id_of_parts(parts), offset));
+                        if let Some(ts) = record.ts {
+                            part.time(parts[0], parts[1], ts);
+                        }
+                        if record.is_doubtful { broken_rule(document, line) } else { None }
+                    }
+                    None => other_record(&mut part, document, hasher, offset, line),
+                };
             } else if rows.unknown_lines > unknown {
                 let mut kind = unknown_kind(document, line);
                 if let Some((end, _)) = kind.char_indices().nth(KIND_CHARS) {
@@ -212,5 +227,43 @@ fn unknown_kind(document: &mut Document, line: &[u8]) -> String {
         }
         (Some(1.0), None) => "without a kind".to_owned(),
         (_, _) => version.map_or("without a version".to_owned(), |version| format!("version {version}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::agreement::{Rng, mutate};
+
+    const BASES: [&str; 3] = [
+        r#"{"v":1,"kind":"relationship","record":{"source":"c","sessionId":"s","relationshipType":"fork","relatedSessionId":"r","agentId":null,"parentToolUseId":"p","ts":"2026-04-20T00:00:02Z"}}"#,
+        r#"{"v":1,"kind":"relationship","record":{"source":"c","sessionId":"s","relationshipType":"root"}}"#,
+        r#"{"v":1,"kind":"user_turn","record":{"source":"c","sessionId":"s","userUuid":"u","ts":"2026-04-20T00:00:02Z","blocks":[{"kind":"text","byteLen":1,"approxTokens":1},{"kind":"text","byteLen":0,"approxTokens":2}]}}"#,
+    ];
+
+    #[test]
+    fn a_record_without_a_row_is_read_alike_from_the_tape_and_exactly() {
+        let mut random = Rng::of(1);
+        let (mut checker, mut document, mut hasher) = Default::default();
+        let (mut taken, mut broken) = (0, 0);
+        for _ in 0..30_000 {
+            let mut line = BASES[random.below(BASES.len())].as_bytes().to_vec();
+            for _ in 0..1 + random.below(3) {
+                mutate(&mut random, &mut line);
+            }
+            let (arena, mut rows) = (Bump::new(), Rows { unarchived: Some(Vec::new()), ..Rows::default() });
+            RowMaker::default().add(0, &line, &Fold::default(), &arena, &mut rows);
+            if line.contains(&b'\n') || rows.unarchived.is_none_or(|records| records.is_empty()) {
+                continue;
+            }
+            let mut exactly = CheckedPart::default();
+            let rule = other_record(&mut exactly, &mut document, &mut hasher, 0, &line);
+            let found = Checker::chunk(&mut checker, 0, &[&line[..], b"\n"].concat());
+            let text = String::from_utf8_lossy(&line);
+            assert_eq!((found.ids, found.times), (exactly.ids, exactly.times), "{text}");
+            assert_eq!(found.strict, rule.map(|rule| (rule, 0)).into_iter().collect::<Vec<_>>(), "{text}");
+            (taken, broken) = (taken + 1, broken + usize::from(rule.is_some()));
+        }
+        assert!(taken > 3_000 && broken > 100, "{taken}, {broken}");
     }
 }

@@ -63,5 +63,10 @@ fn write_unicode_escape(unit: u16, out: &mut Vec<u8>) {
 
 /// Appends a number as JavaScript's `String(value)` prints it: `10`, `1.5`, `1e+21`, `0` for -0, `Infinity`.
 pub fn write_js_number(value: f64, out: &mut Vec<u8>) {
+    // Most numbers are whole, and JavaScript prints whole numbers as integers do.
+    let whole = value as i64;
+    if whole as f64 == value && whole.unsigned_abs() < 1 << 53 {
+        return out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
+    }
     out.extend_from_slice(ryu_js::Buffer::new().format(value).as_bytes());
 }
