@@ -21,6 +21,7 @@ mod session_rows;
 mod sessions;
 mod statement;
 mod status;
+mod stored;
 #[doc(hidden)] // An engine: for benches and tests.
 pub mod survey;
 

@@ -16,6 +16,7 @@ use crate::disk;
 use crate::interrupt::Interrupt;
 use crate::publish::{self, PublishError};
 use crate::scan::{ScanError, Source};
+use crate::sqlite_file::{ChangesInLog, PageReader};
 
 /// How long a statement waits for another program's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,6 +78,13 @@ impl std::ops::Deref for ArchiveReader {
 }
 
 impl ArchiveReader {
+    /// Returns the pages of the archive as the open transaction reads them; `None` when only SQLite can read them.
+    pub(super) fn pages(&self) -> Option<PageReader<'_>> {
+        // An archive is opened without locks only when it has no write-ahead log.
+        let log = if self.seen.is_some() { ChangesInLog::Impossible } else { ChangesInLog::Possible };
+        PageReader::of(&self.connection, log)
+    }
+
     /// Returns `read`, or [`ArchiveError::Changed`] when the archive was read without locks and changed meanwhile.
     /// Every reader calls this method last, because rows read during a change may mix two states and errors may be of
     /// any kind.

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::build::Paths;
 use super::cursor::Restart;
 use super::error::{ArchiveError, SqliteContext};
-use super::open;
+use super::open::{self, ArchiveReader};
 use super::schema::VERSION;
+use super::stored::{self, StoredIndex};
 use crate::interrupt::Interrupt;
 use crate::publish;
 use crate::scan::{Io, Source};
@@ -160,7 +161,7 @@ fn read_archive(path: &Path, status: &mut Status) -> Result<(), ArchiveError> {
     archive.settle(read_tables(&archive, path, status))
 }
 
-fn read_tables(connection: &Connection, path: &Path, status: &mut Status) -> Result<(), ArchiveError> {
+fn read_tables(connection: &ArchiveReader, path: &Path, status: &mut Status) -> Result<(), ArchiveError> {
     connection.execute_batch("BEGIN").context(path, "beginning to read")?;
     status.is_foreign = open::is_foreign(connection, path)?;
     if let Some(state) = open::read_state(connection, path)? {
@@ -171,39 +172,65 @@ fn read_tables(connection: &Connection, path: &Path, status: &mut Status) -> Res
         status.last_rebuild_at = state.last_rebuild_at;
     }
     let counting = "counting rows";
+    status.fidelity_histogram = histogram(connection).context(path, counting)?;
     status.row_counts = RowCounts {
         sessions: count(connection, "sessions").context(path, counting)?,
-        turns: count(connection, "turns").context(path, counting)?,
+        turns: status.fidelity_histogram.values().sum(),
         tool_calls: count(connection, "tool_calls").context(path, counting)?,
         tool_result_events: count(connection, "tool_result_events").context(path, counting)?,
         compactions: count(connection, "compactions").context(path, counting)?,
     };
-    status.fidelity_histogram = histogram(connection).context(path, counting)?;
     Ok(())
 }
 
 /// Returns the number of rows of a table; 0 when the table does not exist.
-fn count(connection: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
+fn count(connection: &ArchiveReader, table: &str) -> Result<u64, rusqlite::Error> {
     if !open::has_table(connection, table)? {
         return Ok(0);
+    }
+    if let Some(rows) = stored::count(connection, table) {
+        return Ok(rows);
     }
     let rows: i64 = connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
     Ok(rows.unsigned_abs())
 }
 
-fn histogram(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite::Error> {
+/// The class of turns without a class.
+const UNKNOWN: &str = "unknown";
+
+/// Returns the number of turns by class.
+fn histogram(connection: &ArchiveReader) -> Result<BTreeMap<String, u64>, rusqlite::Error> {
     if !open::has_column(connection, "turns", "attribution_fidelity")? {
         let turns = count(connection, "turns")?;
-        return Ok(if turns == 0 {
-            BTreeMap::new()
-        } else {
-            BTreeMap::from([("unknown".to_string(), turns)])
-        });
+        return Ok(if turns == 0 { BTreeMap::new() } else { BTreeMap::from([(UNKNOWN.to_string(), turns)]) });
+    }
+    if let Some(classes) = stored_histogram(connection) {
+        return Ok(classes);
     }
     connection
-        .prepare("SELECT COALESCE(attribution_fidelity, 'unknown'), count(*) FROM turns GROUP BY 1")?
-        .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
+        .prepare("SELECT COALESCE(attribution_fidelity, ?), count(*) FROM turns GROUP BY 1")?
+        .query_map([UNKNOWN], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
         .collect()
+}
+
+/// The number of turns by class, from the pages of the index of classes; `None` when only SQLite can count.
+fn stored_histogram(reader: &ArchiveReader) -> Option<BTreeMap<String, u64>> {
+    let index = StoredIndex::open(reader, "idx_turns_attribution_fidelity", "turns", "attribution_fidelity")?;
+    let mut classes = Some(BTreeMap::new());
+    let counted = index.values(|class, turns| match (&mut classes, class_of(class)) {
+        (Some(classes), Some(class)) => *classes.entry(class).or_insert(0) += turns,
+        _ => classes = None,
+    });
+    counted.ok().and(classes)
+}
+
+/// A class as SQLite returns it; `None` for a value that is neither a text nor NULL.
+fn class_of(value: ValueRef<'_>) -> Option<String> {
+    match value {
+        ValueRef::Null => Some(UNKNOWN.to_owned()),
+        ValueRef::Text(text) => String::from_utf8(text.to_vec()).ok(),
+        _ => None,
+    }
 }
 
 /// Rewrites the archive without the space of deleted rows, under the archive's lock.
@@ -244,4 +271,46 @@ pub fn vacuum(paths: &Paths, interrupt: &Interrupt) -> Result<Vacuumed, ArchiveE
 fn len_bytes(path: &Path) -> Result<u64, ArchiveError> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     Ok(crate::disk::metadata(&target)?.len_bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_classes_are_counted_as_sqlite_counts_them() {
+        let directory = tempfile::tempdir().unwrap();
+        // The index has one leaf page, or many.
+        for rows in [0_u64, 10, 3000] {
+            let path = directory.path().join(format!("{rows}.sqlite"));
+            let writer = rusqlite::Connection::open(&path).unwrap();
+            writer
+                .execute_batch(&format!(
+                    "PRAGMA page_size = 1024; PRAGMA journal_mode = WAL;
+                     CREATE TABLE turns(a TEXT, attribution_fidelity TEXT);
+                     CREATE INDEX idx_turns_attribution_fidelity ON turns(attribution_fidelity);
+                     WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {rows})
+                     INSERT INTO turns SELECT n, CASE n % 5 WHEN 0 THEN NULL WHEN 1 THEN 'unknown' WHEN 2 THEN 'full'
+                       ELSE 'usage-only' END FROM n WHERE {rows} > 0;
+                     PRAGMA wal_checkpoint(TRUNCATE);"
+                ))
+                .unwrap();
+            let reader = open::open_read_only(&path).unwrap();
+            reader.execute_batch("BEGIN; SELECT * FROM turns LIMIT 1").unwrap();
+            let counts = [("full", rows / 5), ("unknown", 2 * rows / 5), ("usage-only", 2 * rows / 5)];
+            let counts = counts.into_iter().filter(|(_, turns)| *turns > 0);
+            let expected: BTreeMap<String, u64> =
+                counts.map(|(class, turns)| (class.to_owned(), turns)).collect();
+            assert_eq!(stored_histogram(&reader), Some(expected.clone()), "{rows}");
+            drop(reader);
+            // A class that is not a text is left to SQLite.
+            writer
+                .execute_batch("INSERT INTO turns VALUES ('b', x'00'); PRAGMA wal_checkpoint(TRUNCATE)")
+                .unwrap();
+            let reader = open::open_read_only(&path).unwrap();
+            reader.execute_batch("BEGIN; SELECT * FROM turns LIMIT 1").unwrap();
+            assert_eq!(stored_histogram(&reader), None, "{rows}");
+        }
+    }
 }

@@ -48,9 +48,11 @@ mod fates;
 mod file;
 mod key;
 mod page;
+mod pages;
 mod record;
 mod run;
 mod schema;
+mod stored;
 #[cfg(all(test, unix))]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -62,9 +64,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use batch::RowBatch;
 pub use error::{LoadResult, SqliteFileError};
+pub(crate) use page::PageKind;
+pub(crate) use pages::{BTreePage, ChangesInLog, PageReader, TreePages, UnreadablePage};
 pub use record::{RowVisitor, StoredRow};
 pub(crate) use schema::check_page_size;
 pub use schema::{Duplicates, Schema, TableId};
+pub(crate) use stored::StoredRecordReader;
 pub use value::SqlValue;
 
 use crate::disk::File;

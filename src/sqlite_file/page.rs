@@ -3,7 +3,7 @@
 
 /// The b-tree page types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PageKind {
+pub(crate) enum PageKind {
     IndexInterior = 2,
     TableInterior = 5,
     IndexLeaf = 10,
@@ -11,12 +11,22 @@ pub(super) enum PageKind {
 }
 
 impl PageKind {
-    fn header_len(self) -> usize {
-        if matches!(self, Self::IndexInterior | Self::TableInterior) { 12 } else { 8 }
+    /// The kind of a page that begins with this byte.
+    pub(super) fn of(byte: u8) -> Option<Self> {
+        let kinds = [Self::IndexInterior, Self::TableInterior, Self::IndexLeaf, Self::TableLeaf];
+        kinds.into_iter().find(|kind| *kind as u8 == byte)
+    }
+
+    pub(super) fn is_interior(self) -> bool {
+        matches!(self, Self::IndexInterior | Self::TableInterior)
+    }
+
+    pub(super) fn header_len(self) -> usize {
+        if self.is_interior() { 12 } else { 8 }
     }
 
     /// The kind of the interior pages over leaves of this kind.
-    pub fn parent(self) -> Self {
+    pub(super) fn parent(self) -> Self {
         if self == Self::TableLeaf { Self::TableInterior } else { Self::IndexInterior }
     }
 }
@@ -76,6 +86,7 @@ impl Filler {
 }
 
 /// How many bytes of a payload are in its leaf cell; the rest goes to a chain of overflow pages.
+#[inline]
 pub(super) fn local_len(leaf: PageKind, page_size: usize, payload_len: usize) -> usize {
     let most = if leaf == PageKind::TableLeaf { page_size - 35 } else { (page_size - 12) * 64 / 255 - 23 };
     if payload_len <= most {

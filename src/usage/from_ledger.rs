@@ -352,7 +352,7 @@ fn with_fields(turn: &TurnRow<'_>, rows: &Rows<'_>, take: impl FnOnce(&TurnField
         _ => StoredNumber::None,
     };
     let calls = rows.calls[turn.calls.clone()].iter();
-    let calls: Vec<String> = calls.map(|call| call[tool_calls::TOOL_NAME].as_text().to_owned()).collect();
+    let calls: Vec<&str> = calls.map(|call| call[tool_calls::TOOL_NAME].as_text()).collect();
     take(&TurnFields {
         source: text(turns::SOURCE),
         session: text(turns::SESSION_ID),

@@ -176,8 +176,6 @@ fn look_once<'q>(
         Unread::Nothing => (HashMap::new(), false),
     };
     if let Some(archive) = archive {
-        let columns =
-            TurnColumns { keys: true, projects: true, activity: true, subagents: true, calls: false };
         let read = asked.iter().zip(&mut tallies).try_for_each(|((question, bounds), tally)| {
             let mut add = |turn: &TurnFields<'_>| {
                 if unread.is_empty()
@@ -187,6 +185,9 @@ fn look_once<'q>(
                 }
                 if interrupt.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
+            // Turns of the lines that were read replace turns of the archive.
+            let needed = UsageTally::columns(std::slice::from_ref(*question));
+            let columns = TurnColumns { keys: needed.keys || !unread.is_empty(), ..needed };
             match (session_of(question), bounds) {
                 (Some(session), _) => archive.turns_of_session(columns, session, &mut add),
                 (None, Some(bounds)) => archive.turns_between(columns, bounds, &mut add),

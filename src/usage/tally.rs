@@ -879,7 +879,7 @@ fn sums_of(
 /// Divides a turn among its `n` calls. Each call gets the whole part of a count divided by `n`, and the first calls get
 /// one more until the remainder is used. Searches and the request itself belong to the first call.
 fn shares<'t>(
-    calls: &'t [String],
+    calls: &[&'t str],
     counts: &TokenCounts,
     rates: Option<&Rates>,
     web_searches: u64,
@@ -889,7 +889,7 @@ fn shares<'t>(
         return Ok(vec![(None, sums_of(counts, rates, web_searches, 1)?)]);
     }
     let mut shares: Vec<(Option<&str>, Sums)> = Vec::new();
-    for (place, name) in (0..).zip(calls) {
+    for (place, &name) in (0..).zip(calls) {
         let share = |count: u64| count / n + u64::from(place < count % n);
         let counts = TokenCounts {
             input: share(counts.input),

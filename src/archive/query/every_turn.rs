@@ -2,8 +2,9 @@
 //!
 //! Touches: reads the archive. Guarantees: all threads read the same state of the archive. Each thread has its own
 //! transaction. Another connection checks whether a commit happened while the transactions began; if so, all of them
-//! begin again.
+//! begin again. Rows come from the pages of their table where that is possible (`archive::stored`), and else from SQLite.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{ControlFlow, Range};
@@ -16,8 +17,10 @@ use rusqlite::{Row, Statement};
 use super::AddedColumns;
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open::{self, ArchiveReader, ArchiveState};
+use crate::archive::stored::{PageBuffers, StoredIndex, StoredTable};
 use crate::interrupt::Interrupt;
 use crate::record::columns::{Table, tool_calls, turns};
+use crate::record::time::is_time_like;
 
 /// The columns to read in addition to the columns that every sum needs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,7 +59,7 @@ pub(crate) struct TurnFields<'a> {
     pub enrichment: &'a [u8],
     pub fidelity: Option<&'a str>,
     /// The names of the turn's tool calls, in the order of the calls.
-    pub calls: &'a [String],
+    pub calls: &'a [&'a str],
 }
 
 /// Bounds on the text of `ts`, the first inclusive, the second exclusive. A local date is at most a day from the date in
@@ -97,6 +100,8 @@ pub(crate) struct TurnScan<'q> {
 
 /// Maximum number of rows that a thread reads at a time.
 const ROWS_PER_STEP_MAX: i64 = 8192;
+/// Maximum number of pages that a thread reads at a time.
+const PAGES_PER_STEP_MAX: i64 = 128;
 /// With fewer rows, one thread is faster than several.
 const ROWS_FOR_THREADS: i64 = 20_000;
 /// Number of times that readers try to begin together, because another program may commit meanwhile.
@@ -113,39 +118,81 @@ pub(crate) fn scan_turns<S: Send>(
     new: impl Fn() -> S + Sync,
     each: impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync,
 ) -> Result<(ArchiveState, Vec<S>), ArchiveError> {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if scan.threads == 0 { cores() } else { scan.threads };
-    let main = super::open_for_query(archive)?;
-    let begun = main.settle(Begun::new(&main, archive))?;
+    let (mut readers, begun) = begin_reading(archive, scan.threads)?;
+    let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
     if let Some(bounds) = &scan.between
-        && begun.rows_between(&main, archive, bounds)? < begun.rows() / 4
+        && begun.rows_between(first, archive, bounds)? < begun.rows() / 4
     {
-        let mut state = new();
-        let read = read_between(&main, archive, scan, bounds, &mut state, &each);
-        main.settle(read)?;
-        return Ok((begun.state, vec![state]));
+        let states = read_between(&mut readers, archive, scan, bounds, &new, &each)?;
+        return Ok((begun.state, states));
     }
-    let (mut readers, begun) = if threads == 1 || (scan.threads == 0 && begun.rows() < ROWS_FOR_THREADS) {
-        (vec![main], begun)
-    } else {
-        drop(main);
-        begin_together(archive, threads)?
-    };
-    let count = readers.len();
-    let calls =
-        scan.columns.calls.then(|| CallNames::read(&mut readers, archive, scan.interrupt)).transpose()?;
-    let left = LeftRows::all(begun.first_row, begun.last_row, count);
-    let states = on_each(&mut readers, |reader| {
-        let mut state = new();
-        let select = Select::new(reader, archive, scan.columns, "rowid BETWEEN ?1 AND ?2", calls.as_ref());
-        let read = select.and_then(|mut select| {
-            left.read(scan.interrupt, |first, last| {
-                select.read(archive, [&first, &last], |turn| each(&mut state, turn))
-            })
-        });
-        reader.settle(read).map(|()| state)
+    let columns = scan.columns.names(&AddedColumns::of(first).context(archive, "reading its schema")?);
+    let wants_calls = scan.columns.calls;
+    let calls = wants_calls.then(|| CallNames::read(&mut readers, archive, scan.interrupt)).transpose()?;
+    let table = (&turns::TABLE, columns);
+    let new = || (new(), Vec::new());
+    let states = scan_table(&mut readers, archive, table, scan.interrupt, new, |(state, names), values| {
+        names.clear();
+        if let Some(calls) = &calls {
+            calls.of_turn([values[0], values[1], values[2]], names);
+        }
+        with_fields(values, names, |turn| each(state, turn))
     })?;
-    Ok((begun.state, states))
+    Ok((begun.state, states.into_iter().map(|(state, _)| state).collect()))
+}
+
+/// Passes the values of every row of a table to `each`, with the state of the thread that reads the row, until a call of
+/// `each` breaks. `None` stands for a column that reads as NULL. Returns the states of all threads.
+fn scan_table<const N: usize, S: Send>(
+    readers: &mut [ArchiveReader],
+    archive: &Path,
+    (table, columns): (&Table, [Option<&str>; N]),
+    interrupt: &Interrupt,
+    new: impl Fn() -> S + Sync,
+    each: impl Fn(&mut S, &[ValueRef<'_>; N]) -> ControlFlow<()> + Sync,
+) -> Result<Vec<S>, ArchiveError> {
+    let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
+    let leaves = StoredTable::open(first, table.name, columns).map(|stored| stored.leaves());
+    if let Some(leaves) = leaves {
+        let left = LeftRows::all(0, leaves - 1, readers.len(), PAGES_PER_STEP_MAX);
+        let states = on_each(readers, |reader| {
+            let Some(stored) = StoredTable::open(reader, table.name, columns) else { return Ok(None) };
+            let (mut state, mut buffers, mut is_readable) = (new(), PageBuffers::default(), true);
+            let read = left.read(interrupt, |first, last| {
+                let flow = stored.rows((first, last), &mut buffers, |_, values| each(&mut state, values));
+                is_readable = flow.is_ok();
+                Ok(flow.unwrap_or(ControlFlow::Break(())))
+            });
+            reader.settle(read).map(|()| is_readable.then_some(state))
+        })?;
+        // SQLite says what is wrong with an unreadable page, or reads the page.
+        if let Some(states) = states.into_iter().collect() {
+            return Ok(states);
+        }
+    }
+    let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
+    let (first_row, last_row) = first.settle(row_bounds(first, archive, table))?;
+    let left = LeftRows::all(first_row, last_row, readers.len(), ROWS_PER_STEP_MAX);
+    let columns = columns.map(|column| column.unwrap_or("NULL")).join(", ");
+    let sql = format!("SELECT {columns} FROM {} WHERE rowid BETWEEN ?1 AND ?2", table.name);
+    on_each(readers, |reader| {
+        let mut state = new();
+        let mut read = || -> Result<(), ArchiveError> {
+            let mut statement = reader.prepare(&sql).context(archive, "preparing a query")?;
+            left.read(interrupt, |first, last| {
+                let mut rows = statement.query([first, last]).context(archive, "querying it")?;
+                while let Some(row) = rows.next().context(archive, "querying it")? {
+                    let values = values_of(row).context(archive, "reading a row")?;
+                    if each(&mut state, &values).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+        };
+        let read = reader.settle(read());
+        read.map(|()| state)
+    })
 }
 
 /// Runs `work` with each reader, on as many threads. When a thread does not start, the other threads do its work.
@@ -201,7 +248,7 @@ impl Glimpse {
         bounds: &TsBounds,
         each: &mut impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
     ) -> Result<(), ArchiveError> {
-        let mut statement = Select::new(&self.reader, &self.path, columns, TsBounds::CONDITION, None)?;
+        let mut statement = Select::new(&self.reader, &self.path, columns, TsBounds::CONDITION)?;
         statement.read(&self.path, bounds.values(), each).map(|_| ())
     }
 
@@ -215,7 +262,7 @@ impl Glimpse {
         // The primary key begins with the source, so the query names all sources.
         let sources = super::SOURCES.replace("{table}", "turns");
         let condition = format!("source IN ({sources}) AND session_id = ?1");
-        let mut statement = Select::new(&self.reader, &self.path, columns, &condition, None)?;
+        let mut statement = Select::new(&self.reader, &self.path, columns, &condition)?;
         statement.read(&self.path, [&session], each).map(|_| ())
     }
 
@@ -241,10 +288,10 @@ struct LeftRows {
 }
 
 impl LeftRows {
-    fn all(first: i64, last: i64, threads: usize) -> Self {
+    fn all(first: i64, last: i64, threads: usize, step_max: i64) -> Self {
         let rows = last.saturating_sub(first).saturating_add(1);
         // Small enough that all threads end together.
-        let step = (rows / (8 * threads as i64)).clamp(1, ROWS_PER_STEP_MAX);
+        let step = (rows / (8 * threads as i64)).clamp(1, step_max);
         Self { next: AtomicI64::new(first), last, step, stop: AtomicBool::new(false) }
     }
 
@@ -315,7 +362,19 @@ fn row_bounds(reader: &ArchiveReader, archive: &Path, table: &Table) -> Result<(
     Ok((bound("min")?.unwrap_or(1), bound("max")?.unwrap_or(0)))
 }
 
-/// Opens readers whose transactions read the same state.
+/// Opens readers whose transactions read the same state: one for each core if `threads` is 0 and the archive is not small.
+fn begin_reading(archive: &Path, threads: usize) -> Result<(Vec<ArchiveReader>, Begun), ArchiveError> {
+    if threads <= 1 {
+        let only = super::open_for_query(archive)?;
+        let begun = only.settle(Begun::new(&only, archive))?;
+        if threads == 1 || begun.rows() < ROWS_FOR_THREADS {
+            return Ok((vec![only], begun));
+        }
+    }
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    begin_together(archive, if threads == 0 { cores() } else { threads })
+}
+
 fn begin_together(archive: &Path, count: usize) -> Result<(Vec<ArchiveReader>, Begun), ArchiveError> {
     for _ in 0..ATTEMPTS_MAX {
         let watcher = open::open_read_only(archive)?;
@@ -344,39 +403,114 @@ fn begin_together(archive: &Path, count: usize) -> Result<(Vec<ArchiveReader>, B
 }
 
 /// Reads the turns within bounds by the index of `ts`, and all undated turns.
-fn read_between<S>(
-    reader: &ArchiveReader,
+fn read_between<S: Send>(
+    readers: &mut [ArchiveReader],
     archive: &Path,
     scan: &TurnScan<'_>,
     bounds: &TsBounds,
-    state: &mut S,
-    each: &impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()>,
-) -> Result<(), ArchiveError> {
-    let mut statement = Select::new(reader, archive, scan.columns, TsBounds::CONDITION, None)?;
-    let flow = statement.read(archive, bounds.values(), |turn| {
-        if (scan.is_undated)(turn.ts) { ControlFlow::Continue(()) } else { each(state, turn) }
-    })?;
-    if flow.is_break() {
-        return Ok(());
+    new: impl Fn() -> S + Sync,
+    each: impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync,
+) -> Result<Vec<S>, ArchiveError> {
+    let read_dated = |reader: &ArchiveReader, state: &mut S| -> Result<(), ArchiveError> {
+        let mut statement = Select::new(reader, archive, scan.columns, TsBounds::CONDITION)?;
+        let _ = statement.read(archive, bounds.values(), |turn| {
+            if (scan.is_undated)(turn.ts) { ControlFlow::Continue(()) } else { each(state, turn) }
+        })?;
+        Ok(())
+    };
+    let read_undated = |reader: &ArchiveReader, rows: &[i64], state: &mut S| -> Result<(), ArchiveError> {
+        let mut statement = Select::new(reader, archive, scan.columns, "rowid = ?1")?;
+        for (place, row) in rows.iter().enumerate() {
+            if place % 1024 == 0 && scan.interrupt.is_requested() {
+                return Err(ArchiveError::Interrupted);
+            }
+            if statement.read(archive, [row], |turn| each(state, turn))?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let pages = readers.first().and_then(index_of_ts).map(|index| index.pages());
+    if let Some(pages) = pages {
+        let left = LeftRows::all(0, pages - 1, readers.len(), PAGES_PER_STEP_MAX);
+        let is_taken = AtomicBool::new(false);
+        let states = on_each(readers, |reader| {
+            let mut state = new();
+            let mut read = || -> Result<bool, ArchiveError> {
+                // One thread reads the turns within the bounds, while the others begin with the index.
+                if !is_taken.swap(true, Ordering::Relaxed) {
+                    read_dated(reader, &mut state)?;
+                }
+                let Some(rows) = undated_in_pages(reader, &left, scan)? else { return Ok(false) };
+                read_undated(reader, &rows, &mut state).map(|()| true)
+            };
+            let read = reader.settle(read());
+            read.map(|is_readable| is_readable.then_some(state))
+        })?;
+        if let Some(states) = states.into_iter().collect() {
+            return Ok(states);
+        }
     }
+    let Some(reader) = readers.first() else { return Err(ArchiveError::Interrupted) };
+    let mut state = new();
+    let read = read_dated(reader, &mut state)
+        .and_then(|()| undated_in_rows(reader, archive, scan))
+        .and_then(|rows| read_undated(reader, &rows, &mut state));
+    reader.settle(read).map(|()| vec![state])
+}
+
+fn index_of_ts(reader: &ArchiveReader) -> Option<StoredIndex<'_>> {
+    StoredIndex::open(reader, "idx_turns_ts", turns::TABLE.name, "ts")
+}
+
+/// The rowids of the undated turns in the pages of the index of `ts` that are left; `None` if a page is unreadable.
+fn undated_in_pages(
+    reader: &ArchiveReader,
+    left: &LeftRows,
+    scan: &TurnScan<'_>,
+) -> Result<Option<Vec<i64>>, ArchiveError> {
+    let Some(index) = index_of_ts(reader) else { return Ok(None) };
+    let (mut undated, mut buffers, mut is_readable) = (Vec::new(), PageBuffers::default(), true);
+    // Neighbours in the index have mostly the same hour.
+    let mut dated = Vec::new();
+    left.read(scan.interrupt, |first, last| {
+        let read = index.entries((first, last), &mut buffers, |ts, rowid| {
+            if matches!(ts, ValueRef::Text(ts) if is_time_like(&dated, ts)) {
+                return;
+            }
+            let ts = text(ts);
+            if (scan.is_undated)(&ts) {
+                undated.push(rowid);
+            } else {
+                dated.clear();
+                dated.extend_from_slice(ts.as_bytes());
+            }
+        });
+        is_readable = read.is_ok();
+        Ok(if is_readable { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(is_readable.then_some(undated))
+}
+
+/// The rowids of all undated turns.
+fn undated_in_rows(
+    reader: &ArchiveReader,
+    archive: &Path,
+    scan: &TurnScan<'_>,
+) -> Result<Vec<i64>, ArchiveError> {
     let mut undated = Vec::new();
     let mut look = reader.prepare("SELECT rowid, ts FROM turns").context(archive, "preparing a query")?;
     let mut rows = look.query([]).context(archive, "querying it")?;
     while let Some(row) = rows.next().context(archive, "querying it")? {
-        if (scan.is_undated)(&text(row, 1).context(archive, "reading a row")?) {
-            undated.push(row.get::<_, i64>(0).context(archive, "reading a row")?);
+        let [rowid, ts] = values_of(row).context(archive, "reading a row")?;
+        if let (true, ValueRef::Integer(rowid)) = ((scan.is_undated)(&text(ts)), rowid) {
+            undated.push(rowid);
             if undated.len() % 1024 == 0 && scan.interrupt.is_requested() {
                 return Err(ArchiveError::Interrupted);
             }
         }
     }
-    let mut statement = Select::new(reader, archive, scan.columns, "rowid = ?1", None)?;
-    for row in undated {
-        if statement.read(archive, [&row], |turn| each(state, turn))?.is_break() {
-            break;
-        }
-    }
-    Ok(())
+    Ok(undated)
 }
 
 /// The names of a turn's tool calls.
@@ -385,16 +519,18 @@ const CALLS: &str = "SELECT tool_name FROM tool_calls
 
 /// The names of all tool calls, by turn: one scan of their table is faster than a query for each turn when all turns are read.
 ///
-/// Two hashes with different keys stand for a turn, because no two turns of an archive have both in common. A call takes 32 bytes.
+/// Two hashes stand for a turn, because no two turns of an archive have both in common. A call takes 32 bytes.
 struct CallNames {
-    hashes: (RandomState, RandomState),
+    hashes: TurnHashes,
     names: Vec<String>,
     /// By turn, then by the place of the call in the turn.
     calls: Vec<CallAt>,
-    turns: HashMap<TurnHash, Range<u32>>,
+    turns: HashMap<TurnHash, Range<u32>, foldhash::fast::RandomState>,
 }
 
 type TurnHash = (u64, u64);
+/// Two different hash functions, whose keys nobody can guess.
+type TurnHashes = (RandomState, foldhash::quality::RandomState);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct CallAt {
@@ -408,7 +544,7 @@ struct CallAt {
 struct CallsRead {
     calls: Vec<CallAt>,
     names: Vec<String>,
-    numbers: HashMap<String, u32>,
+    numbers: HashMap<String, u32, foldhash::fast::RandomState>,
 }
 
 impl CallsRead {
@@ -429,27 +565,21 @@ impl CallNames {
         archive: &Path,
         interrupt: &Interrupt,
     ) -> Result<Self, ArchiveError> {
-        let hashes = (RandomState::new(), RandomState::new());
-        let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
-        let (first_row, last_row) = first.settle(row_bounds(first, archive, &tool_calls::TABLE))?;
-        let left = LeftRows::all(first_row, last_row, readers.len());
-        let sql = "SELECT source, session_id, message_id, call_index, tool_name FROM tool_calls WHERE rowid BETWEEN ?1 AND ?2";
-        let parts = on_each(readers, |reader| {
-            let mut part = CallsRead::default();
-            let mut read = || -> Result<(), ArchiveError> {
-                let mut statement = reader.prepare(sql).context(archive, "preparing a query")?;
-                left.read(interrupt, |first, last| {
-                    let mut rows = statement.query([first, last]).context(archive, "querying it")?;
-                    while let Some(row) = rows.next().context(archive, "querying it")? {
-                        let call =
-                            read_call(row, &hashes, &mut part).context(archive, "reading tool calls")?;
-                        part.calls.push(call);
-                    }
-                    Ok(ControlFlow::Continue(()))
-                })
-            };
-            let read = reader.settle(read());
-            read.map(|()| part)
+        const COLUMNS: [usize; 5] = [
+            tool_calls::SOURCE,
+            tool_calls::SESSION_ID,
+            tool_calls::MESSAGE_ID,
+            tool_calls::CALL_INDEX,
+            tool_calls::TOOL_NAME,
+        ];
+        let hashes = TurnHashes::default();
+        let table = (&tool_calls::TABLE, COLUMNS.map(|place| Some(tool_calls::TABLE.columns[place])));
+        let parts = scan_table(readers, archive, table, interrupt, CallsRead::default, |part, values| {
+            let [source, session, message, index, name] = *values;
+            let index = if let ValueRef::Integer(index) = index { index } else { 0 };
+            let name = part.number(&text(name));
+            part.calls.push(CallAt { turn: turn_hash([source, session, message], &hashes), index, name });
+            ControlFlow::Continue(())
         })?;
         let mut all = CallsRead::default();
         for part in parts {
@@ -459,7 +589,7 @@ impl CallNames {
         }
         let CallsRead { mut calls, names, .. } = all;
         calls.sort_unstable();
-        let mut turns = HashMap::new();
+        let mut turns = HashMap::default();
         let mut at = 0;
         for of_turn in calls.chunk_by(|a, b| a.turn == b.turn) {
             let end = at + of_turn.len() as u32;
@@ -470,50 +600,58 @@ impl CallNames {
     }
 
     /// Adds the names of a turn's calls to `out`, in the order of the calls.
-    fn of_turn(&self, row: &Row<'_>, out: &mut Vec<String>) -> Result<(), rusqlite::Error> {
-        let Some(range) = self.turns.get(&turn_hash(row, &self.hashes)?) else { return Ok(()) };
+    fn of_turn<'n>(&'n self, key: [ValueRef<'_>; 3], out: &mut Vec<&'n str>) {
+        let Some(range) = self.turns.get(&turn_hash(key, &self.hashes)) else { return };
         let calls = &self.calls[range.start as usize..range.end as usize];
-        out.extend(calls.iter().map(|call| self.names[call.name as usize].clone()));
-        Ok(())
+        out.extend(calls.iter().map(|call| &*self.names[call.name as usize]));
     }
 }
 
-/// Hashes the columns of a row that identify a turn; the columns are the first three.
-fn turn_hash(row: &Row<'_>, hashes: &(RandomState, RandomState)) -> Result<TurnHash, rusqlite::Error> {
-    let bytes = |place: usize| -> Result<&[u8], rusqlite::Error> {
-        Ok(match row.get_ref(place)? {
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
-            _ => b"",
+/// Hashes source, session and message, which identify a turn.
+fn turn_hash(key: [ValueRef<'_>; 3], hashes: &TurnHashes) -> TurnHash {
+    let key = key.map(|value| match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
+        _ => b"",
+    });
+    (hashes.0.hash_one(key), hashes.1.hash_one(key))
+}
+
+/// The number of columns of a turn that are read.
+const FIELDS: usize = 18;
+
+impl TurnColumns {
+    /// The columns in the order in which [`with_fields`] takes their values; `None` for a column that is not read.
+    fn names(self, added: &AddedColumns) -> [Option<&'static str>; FIELDS] {
+        let columns = [
+            (true, turns::SOURCE),
+            (self.keys || self.calls, turns::SESSION_ID),
+            (self.keys || self.calls, turns::MESSAGE_ID),
+            (true, turns::TS),
+            (true, turns::MODEL),
+            (self.projects, turns::PROJECT),
+            (self.projects, turns::PROJECT_KEY),
+            (self.activity, turns::ACTIVITY),
+            (self.subagents, turns::IS_SIDECHAIN),
+            (self.subagents, turns::SUBAGENT_TYPE),
+            (true, turns::INPUT_TOKENS),
+            (true, turns::OUTPUT_TOKENS),
+            (true, turns::REASONING_TOKENS),
+            (true, turns::CACHE_READ_TOKENS),
+            (true, turns::CACHE_CREATE_5M_TOKENS),
+            (true, turns::CACHE_CREATE_1H_TOKENS),
+            (true, turns::ENRICHMENT_JSON),
+            (true, turns::ATTRIBUTION_FIDELITY),
+        ];
+        columns.map(|(is_wanted, place)| {
+            is_wanted.then(|| added.known(&turns::TABLE, turns::TABLE.columns[place])).flatten()
         })
-    };
-    let key = (bytes(0)?, bytes(1)?, bytes(2)?);
-    Ok((hashes.0.hash_one(key), hashes.1.hash_one(key)))
+    }
 }
 
-fn read_call(
-    row: &Row<'_>,
-    hashes: &(RandomState, RandomState),
-    part: &mut CallsRead,
-) -> Result<CallAt, rusqlite::Error> {
-    let index = match row.get_ref(3)? {
-        ValueRef::Integer(index) => index,
-        _ => 0,
-    };
-    let name = part.number(&text(row, 4)?);
-    Ok(CallAt { turn: turn_hash(row, hashes)?, index, name })
-}
-
-/// Where the tool calls of a turn come from.
-enum CallSource<'c> {
-    Nowhere,
-    Query(Statement<'c>),
-    Known(&'c CallNames),
-}
-
-/// A statement that selects turns, and the names of their tool calls.
+/// A statement that selects turns, and a query for the names of the tool calls of each.
 struct Select<'c> {
     turns: Statement<'c>,
-    calls: CallSource<'c>,
+    calls: Option<Statement<'c>>,
 }
 
 impl<'c> Select<'c> {
@@ -522,39 +660,12 @@ impl<'c> Select<'c> {
         archive: &Path,
         wanted: TurnColumns,
         condition: &str,
-        known: Option<&'c CallNames>,
     ) -> Result<Self, ArchiveError> {
         let added = AddedColumns::of(reader).context(archive, "reading its schema")?;
-        let or_null = |is_wanted: bool, place: usize| {
-            if is_wanted { added.column(&turns::TABLE, turns::TABLE.columns[place]) } else { "NULL" }
-        };
-        let columns = [
-            or_null(true, turns::SOURCE),
-            or_null(wanted.keys || wanted.calls, turns::SESSION_ID),
-            or_null(wanted.keys || wanted.calls, turns::MESSAGE_ID),
-            or_null(true, turns::TS),
-            or_null(true, turns::MODEL),
-            or_null(wanted.projects, turns::PROJECT),
-            or_null(wanted.projects, turns::PROJECT_KEY),
-            or_null(wanted.activity, turns::ACTIVITY),
-            or_null(wanted.subagents, turns::IS_SIDECHAIN),
-            or_null(wanted.subagents, turns::SUBAGENT_TYPE),
-            or_null(true, turns::INPUT_TOKENS),
-            or_null(true, turns::OUTPUT_TOKENS),
-            or_null(true, turns::REASONING_TOKENS),
-            or_null(true, turns::CACHE_READ_TOKENS),
-            or_null(true, turns::CACHE_CREATE_5M_TOKENS),
-            or_null(true, turns::CACHE_CREATE_1H_TOKENS),
-            or_null(true, turns::ENRICHMENT_JSON),
-            or_null(true, turns::ATTRIBUTION_FIDELITY),
-        ];
+        let columns = wanted.names(&added).map(|column| column.unwrap_or("NULL"));
         let sql = format!("SELECT {} FROM turns WHERE {condition}", columns.join(", "));
         let prepare = |sql: &str| reader.prepare(sql).context(archive, "preparing a query");
-        let calls = match known {
-            _ if !wanted.calls => CallSource::Nowhere,
-            Some(known) => CallSource::Known(known),
-            None => CallSource::Query(prepare(CALLS)?),
-        };
+        let calls = wanted.calls.then(|| prepare(CALLS)).transpose()?;
         Ok(Self { turns: prepare(&sql)?, calls })
     }
 
@@ -564,17 +675,13 @@ impl<'c> Select<'c> {
         values: [&dyn rusqlite::ToSql; N],
         mut each: impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ArchiveError> {
-        let mut calls_of_turn = Vec::new();
         let mut rows = self.turns.query(values.as_slice()).context(archive, "querying it")?;
         while let Some(row) = rows.next().context(archive, "querying it")? {
-            calls_of_turn.clear();
-            match &mut self.calls {
-                CallSource::Nowhere => Ok(()),
-                CallSource::Query(calls) => read_calls(row, calls, &mut calls_of_turn),
-                CallSource::Known(known) => known.of_turn(row, &mut calls_of_turn),
-            }
-            .context(archive, "reading tool calls")?;
-            let flow = with_fields(row, &calls_of_turn, &mut each).context(archive, "reading a row")?;
+            let names = self.calls.as_mut().map_or(Ok(Vec::new()), |calls| calls_of(row, calls));
+            let names = names.context(archive, "reading tool calls")?;
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let values = values_of(row).context(archive, "reading a row")?;
+            let flow = with_fields(&values, &names, &mut each);
             if flow.is_break() {
                 return Ok(flow);
             }
@@ -583,57 +690,61 @@ impl<'c> Select<'c> {
     }
 }
 
-fn read_calls(
-    row: &Row<'_>,
-    calls: &mut Statement<'_>,
-    out: &mut Vec<String>,
-) -> Result<(), rusqlite::Error> {
+fn calls_of(row: &Row<'_>, calls: &mut Statement<'_>) -> Result<Vec<String>, rusqlite::Error> {
+    let mut names = Vec::new();
     let mut rows = calls.query(super::values_at(row, [0, 1, 2])?)?;
     while let Some(call) = rows.next()? {
-        out.push(text(call, 0)?.into_owned());
+        names.push(text(call.get_ref(0)?).into_owned());
     }
-    Ok(())
+    Ok(names)
+}
+
+/// Returns the first values of a row.
+fn values_of<'r, const N: usize>(row: &'r Row<'_>) -> Result<[ValueRef<'r>; N], rusqlite::Error> {
+    let mut values = [ValueRef::Null; N];
+    for (place, value) in values.iter_mut().enumerate() {
+        *value = row.get_ref(place)?;
+    }
+    Ok(values)
 }
 
 /// Returns a text. NULL and numbers read as empty; bytes that are not UTF-8 are replaced.
-fn text<'r>(row: &'r Row<'_>, place: usize) -> Result<std::borrow::Cow<'r, str>, rusqlite::Error> {
-    Ok(match row.get_ref(place)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => match std::str::from_utf8(bytes) {
+#[inline]
+fn text(value: ValueRef<'_>) -> Cow<'_, str> {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => match simdutf8::basic::from_utf8(bytes) {
             Ok(text) => text.into(),
             Err(_) => String::from_utf8_lossy(bytes),
         },
         _ => "".into(),
-    })
+    }
 }
 
+/// Passes the fields of a turn to `each`. The values are those of [`TurnColumns::names`].
 fn with_fields(
-    row: &Row<'_>,
-    calls: &[String],
-    each: &mut impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
-) -> Result<ControlFlow<()>, rusqlite::Error> {
-    let optional = |place: usize| -> Result<Option<std::borrow::Cow<'_, str>>, rusqlite::Error> {
-        match row.get_ref(place)? {
-            ValueRef::Null => Ok(None),
-            _ => text(row, place).map(Some),
-        }
-    };
-    let (source, session, message, ts, model) =
-        (text(row, 0)?, text(row, 1)?, text(row, 2)?, text(row, 3)?, text(row, 4)?);
-    let (project, project_key, activity) = (optional(5)?, optional(6)?, optional(7)?);
-    let (subagent_type, fidelity) = (optional(9)?, optional(17)?);
+    values: &[ValueRef<'_>; FIELDS],
+    calls: &[&str],
+    each: impl FnOnce(&TurnFields<'_>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let [source, session, message, ts, model, project, project_key, activity, sidechain, subagent_type, ..] =
+        *values;
+    let [source, session, message, ts, model] = [source, session, message, ts, model].map(text);
+    let [project, project_key, activity, subagent_type, fidelity] =
+        [project, project_key, activity, subagent_type, values[17]]
+            .map(|value| (value != ValueRef::Null).then(|| text(value)));
     let mut usage = [StoredNumber::None; 6];
-    for (place, number) in usage.iter_mut().enumerate() {
-        *number = match row.get_ref(10 + place)? {
-            ValueRef::Integer(number) => StoredNumber::Whole(number),
-            ValueRef::Real(number) => StoredNumber::Real(number),
+    for (number, value) in usage.iter_mut().zip(&values[10..16]) {
+        *number = match value {
+            ValueRef::Integer(number) => StoredNumber::Whole(*number),
+            ValueRef::Real(number) => StoredNumber::Real(*number),
             _ => StoredNumber::None,
         };
     }
-    let enrichment: &[u8] = match row.get_ref(16)? {
+    let enrichment: &[u8] = match values[16] {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
         _ => b"{}",
     };
-    Ok(each(&TurnFields {
+    each(&TurnFields {
         source: &source,
         session: &session,
         message: &message,
@@ -642,11 +753,11 @@ fn with_fields(
         project: project.as_deref(),
         project_key: project_key.as_deref(),
         activity: activity.as_deref(),
-        is_sidechain: row.get_ref(8)? == ValueRef::Integer(1),
+        is_sidechain: sidechain == ValueRef::Integer(1),
         subagent_type: subagent_type.as_deref(),
         usage,
         enrichment,
         fidelity: fidelity.as_deref(),
         calls,
-    }))
+    })
 }

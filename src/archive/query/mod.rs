@@ -397,10 +397,15 @@ impl AddedColumns {
 
     /// Returns a column, or NULL when the archive lacks the column.
     fn column(&self, table: &Table, column: &'static str) -> &'static str {
+        self.known(table, column).unwrap_or("NULL")
+    }
+
+    /// Returns a column, unless the archive lacks the column.
+    fn known(&self, table: &Table, column: &'static str) -> Option<&'static str> {
         let mut added = super::schema::ADDED_COLUMNS.iter();
         let is_missing = added.any(|(of, added, _)| *of == table.name && *added == column)
             && !self.0.contains(&(table.name, column));
-        if is_missing { "NULL" } else { column }
+        (!is_missing).then_some(column)
     }
 }
 

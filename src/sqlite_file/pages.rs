@@ -1,0 +1,380 @@
+//! Reads the b-trees of an open database page by page, without SQLite's virtual machine ("Database File Format", 1.6).
+//!
+//! Touches: the database's file, for reading, through SQLite's own descriptor. Guarantees: all pages belong to the
+//! state that the connection's transaction reads. No length and no number in the file is trusted: whatever does not fit
+//! is [`UnreadablePage`], and the caller then asks SQLite, which says what is wrong.
+//!
+//! A reader of a database in WAL mode whose log is empty holds the first read lock. While that lock is held, nobody
+//! writes to the database's file, because a checkpoint needs the same lock exclusively. With frames in the log, pages of
+//! the file may be old, so [`PageReader::of`] returns `None`.
+//!
+//! Rejected: mapping the file, because a program that truncates the file would kill every reader; opening the file again,
+//! because closing it would end this process's locks on it.
+
+use std::ffi::c_int;
+use std::ptr;
+
+use rusqlite::{Connection, ffi};
+
+use super::page::{PageKind, local_len};
+
+/// SQLite's own limit is 20 levels.
+const LEVELS_MAX: usize = 20;
+/// Neighbouring pages are read together up to this length, because a larger buffer leaves the processor's cache.
+const READ_BYTES: usize = 64 << 10;
+/// The file's header.
+const HEADER_LEN: usize = 100;
+const PAGE_SIZE_AT: usize = 16;
+const WRITE_VERSION_AT: usize = 18;
+const RESERVED_AT: usize = 20;
+const ENCODING_AT: usize = 56;
+const WAL_VERSION: u8 = 2;
+const UTF_8: u32 = 1;
+/// The header of a page.
+const CELL_COUNT_AT: usize = 3;
+/// The last child of an interior page.
+const RIGHT_CHILD_AT: usize = 8;
+/// The number of the left child is the beginning of a cell of an interior page.
+const LEFT_CHILD_LEN: usize = 4;
+
+/// Only SQLite can read the file, or can say why nobody can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UnreadablePage;
+
+/// The log of the connection, which may have changes that the database's file lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChangesInLog {
+    /// There may be a log.
+    Possible,
+    /// The connection is immutable, so it reads the file alone.
+    Impossible,
+}
+
+/// The pages of the database that a connection reads.
+pub(crate) struct PageReader<'c> {
+    connection: &'c Connection,
+    page_len: usize,
+    /// The length of a page without the bytes that extensions reserve.
+    usable_len: usize,
+    page_count: u32,
+}
+
+/// The pages of a b-tree, in the order of its keys.
+pub(crate) struct TreePages {
+    pub interior: Vec<u32>,
+    pub leaves: Vec<u32>,
+}
+
+impl TreePages {
+    /// Fails unless the page is of this kind. Only a tree of one leaf may be empty, because SQLite takes other pages
+    /// without cells for damaged.
+    pub(crate) fn check(&self, page: &BTreePage<'_>, kind: PageKind) -> Result<(), UnreadablePage> {
+        let may_be_empty = self.interior.is_empty() && !kind.is_interior();
+        if page.kind == kind && (page.cells > 0 || may_be_empty) { Ok(()) } else { Err(UnreadablePage) }
+    }
+}
+
+impl<'c> PageReader<'c> {
+    /// Returns a reader of the state that the connection's transaction reads; `None` if only SQLite can read this state.
+    /// The transaction must have begun to read.
+    pub(crate) fn of(connection: &'c Connection, log: ChangesInLog) -> Option<Self> {
+        let mut header = [0; HEADER_LEN];
+        let page_count = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).ok()?;
+        let reader = Self { connection, page_len: 0, usable_len: 0, page_count };
+        reader.read_at(ffi::SQLITE_FCNTL_FILE_POINTER, &mut header, 0).ok()?;
+        let is_logged = header[WRITE_VERSION_AT] == WAL_VERSION
+            && header[WRITE_VERSION_AT + 1] == WAL_VERSION
+            && reader.log_len() == Ok(0);
+        if !is_logged && log == ChangesInLog::Possible {
+            return None;
+        }
+        let page_len = match u16::from_be_bytes([header[PAGE_SIZE_AT], header[PAGE_SIZE_AT + 1]]) {
+            1 => 1 << 16,
+            size => usize::from(size),
+        };
+        let usable_len = page_len.checked_sub(header[RESERVED_AT].into())?;
+        let is_valid = page_len.is_power_of_two() && page_len >= 512 && usable_len >= 480;
+        (is_valid && u32_at(&header, ENCODING_AT) == Some(UTF_8)).then_some(Self {
+            page_len,
+            usable_len,
+            ..reader
+        })
+    }
+
+    /// Returns the pages of the tree with this root.
+    pub(crate) fn tree(&self, root: u32, leaf: PageKind) -> Result<TreePages, UnreadablePage> {
+        let mut pages = TreePages { interior: Vec::new(), leaves: vec![root] };
+        let mut buffer = Vec::new();
+        for _ in 0..LEVELS_MAX {
+            let mut below = Vec::new();
+            for page in &pages.leaves {
+                let page = self.page(self.read(&[*page], &mut buffer)?)?;
+                // All leaves have the same depth, so one page of a level decides for all.
+                if page.kind == leaf {
+                    return Ok(pages);
+                }
+                pages.check(&page, leaf.parent())?;
+                for cell in 0..page.cells {
+                    let at = page.cell_at(cell)?;
+                    below.push(u32_at(page.bytes, at).ok_or(UnreadablePage)?);
+                    // A key or a length, which no scan needs, but which SQLite refuses outside the page.
+                    varint(page.bytes, &mut (at + LEFT_CHILD_LEN))?;
+                }
+                below.push(u32_at(page.bytes, RIGHT_CHILD_AT).ok_or(UnreadablePage)?);
+                if below.len() > self.page_count as usize {
+                    return Err(UnreadablePage);
+                }
+            }
+            pages.interior.append(&mut pages.leaves);
+            pages.leaves = below;
+        }
+        Err(UnreadablePage)
+    }
+
+    /// Returns the number of entries of an index. Reads the headers and the cell pointers of the pages, but no cell.
+    pub(crate) fn count(&self, tree: &TreePages) -> Result<u64, UnreadablePage> {
+        // A cell takes at least 4 bytes, and its pointer 2.
+        let mut front =
+            vec![0; (PageKind::IndexInterior.header_len() + self.page_len / 3).min(self.page_len)];
+        let mut entries = 0;
+        for (kind, pages) in [(PageKind::IndexInterior, &tree.interior), (PageKind::IndexLeaf, &tree.leaves)]
+        {
+            for page in pages {
+                let offset = self.offset_of(*page, 1)?;
+                self.read_at(ffi::SQLITE_FCNTL_FILE_POINTER, &mut front, offset)?;
+                let page = self.page(&front)?;
+                tree.check(&page, kind)?;
+                entries += page.cells as u64;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The page with these bytes, or with bytes that begin with these. The pointers to cells are within the bounds that
+    /// SQLite sets with `cell_size_check`.
+    fn page<'p>(&self, bytes: &'p [u8]) -> Result<BTreePage<'p>, UnreadablePage> {
+        let bytes = &bytes[..bytes.len().min(self.usable_len)];
+        let kind = bytes.first().and_then(|byte| PageKind::of(*byte)).ok_or(UnreadablePage)?;
+        let cells = usize::from(u16_at(bytes, CELL_COUNT_AT).ok_or(UnreadablePage)?);
+        let first = kind.header_len() + 2 * cells;
+        let pointers = bytes.get(kind.header_len()..first).ok_or(UnreadablePage)?;
+        let last = self.usable_len - 4 - usize::from(kind.is_interior());
+        let (pointers, _) = pointers.as_chunks();
+        let are_inside = pointers
+            .iter()
+            .fold(true, |all, pointer| all & (first..=last).contains(&u16::from_be_bytes(*pointer).into()));
+        if cells > (self.page_len - 8) / 6 || !are_inside {
+            return Err(UnreadablePage);
+        }
+        Ok(BTreePage { kind, cells, bytes, pointers })
+    }
+
+    /// Passes pages to `each`, in their order. Reads neighbours together.
+    pub(crate) fn each_page(
+        &self,
+        pages: &[u32],
+        buffer: &mut Vec<u8>,
+        mut each: impl FnMut(&BTreePage<'_>) -> Result<(), UnreadablePage>,
+    ) -> Result<(), UnreadablePage> {
+        let pages_max = (READ_BYTES / self.page_len).max(1);
+        for neighbours in pages.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
+            for together in neighbours.chunks(pages_max) {
+                for page in self.read(together, buffer)?.chunks_exact(self.page_len) {
+                    each(&self.page(page)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes the rows of a page of a table to `each`: the rowid and the record.
+    #[cfg(feature = "usage")]
+    pub(crate) fn rows(
+        &self,
+        page: &BTreePage<'_>,
+        long: &mut Vec<u8>,
+        mut each: impl FnMut(i64, &[u8]) -> Result<(), UnreadablePage>,
+    ) -> Result<(), UnreadablePage> {
+        if page.kind != PageKind::TableLeaf {
+            return Err(UnreadablePage);
+        }
+        for cell in 0..page.cells {
+            let mut at = page.cell_at(cell)?;
+            let len = varint(page.bytes, &mut at)?;
+            let rowid = varint(page.bytes, &mut at)? as i64;
+            each(rowid, self.payload(page, at, len, long)?)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the record of an entry of an index; the last value of the record is the rowid.
+    pub(crate) fn entry<'p>(
+        &self,
+        page: &BTreePage<'p>,
+        cell: usize,
+        long: &'p mut Vec<u8>,
+    ) -> Result<&'p [u8], UnreadablePage> {
+        let mut at = page.cell_at(cell)?;
+        match page.kind {
+            PageKind::IndexLeaf => {}
+            PageKind::IndexInterior => at += LEFT_CHILD_LEN,
+            _ => return Err(UnreadablePage),
+        }
+        let len = varint(page.bytes, &mut at)?;
+        self.payload(page, at, len, long)
+    }
+
+    /// The payload of a cell. A payload that does not fit into its page is put together in `long`.
+    #[inline]
+    fn payload<'p>(
+        &self,
+        page: &BTreePage<'p>,
+        at: usize,
+        len: u64,
+        long: &'p mut Vec<u8>,
+    ) -> Result<&'p [u8], UnreadablePage> {
+        let len = usize::try_from(len).map_err(|_| UnreadablePage)?;
+        let in_page = local_len(page.kind, self.usable_len, len);
+        let start = page.bytes.get(at..at + in_page).ok_or(UnreadablePage)?;
+        if in_page == len { Ok(start) } else { self.long_payload(page, at + in_page, start, len, long) }
+    }
+
+    /// A payload that begins with `start`; the number of the page with the rest is at `at`.
+    fn long_payload<'p>(
+        &self,
+        page: &BTreePage<'p>,
+        at: usize,
+        start: &[u8],
+        len: usize,
+        long: &'p mut Vec<u8>,
+    ) -> Result<&'p [u8], UnreadablePage> {
+        if len / self.usable_len > self.page_count as usize {
+            return Err(UnreadablePage);
+        }
+        long.clear();
+        long.extend_from_slice(start);
+        let mut next = u32_at(page.bytes, at).ok_or(UnreadablePage)?;
+        let mut buffer = Vec::new();
+        while long.len() < len {
+            let page = self.read(&[next], &mut buffer)?;
+            next = u32_at(page, 0).ok_or(UnreadablePage)?;
+            let part = &page[4..self.usable_len];
+            long.extend_from_slice(&part[..part.len().min(len - long.len())]);
+        }
+        Ok(long)
+    }
+
+    /// The place in the file of neighbouring pages. Page 1 has the file's header and the schema, and no tree of a caller.
+    fn offset_of(&self, first: u32, pages: usize) -> Result<u64, UnreadablePage> {
+        let is_inside = first >= 2 && u64::from(first) + pages as u64 - 1 <= u64::from(self.page_count);
+        is_inside.then(|| u64::from(first - 1) * self.page_len as u64).ok_or(UnreadablePage)
+    }
+
+    /// Reads neighbouring pages into `buffer`.
+    fn read<'b>(&self, pages: &[u32], buffer: &'b mut Vec<u8>) -> Result<&'b [u8], UnreadablePage> {
+        let Some(first) = pages.first() else { return Ok(&[]) };
+        let offset = self.offset_of(*first, pages.len())?;
+        buffer.resize(self.page_len * pages.len(), 0);
+        self.read_at(ffi::SQLITE_FCNTL_FILE_POINTER, buffer, offset)?;
+        Ok(buffer)
+    }
+
+    fn read_at(&self, which: c_int, buffer: &mut [u8], offset: u64) -> Result<(), UnreadablePage> {
+        let len = c_int::try_from(buffer.len()).map_err(|_| UnreadablePage)?;
+        let bytes = buffer.as_mut_ptr().cast();
+        // SAFETY: as `call` says; `buffer` has `len` bytes.
+        unsafe { self.call(which, |file, methods| Some(methods.xRead?(file, bytes, len, offset as i64))) }
+    }
+
+    /// The length of the write-ahead log.
+    fn log_len(&self) -> Result<ffi::sqlite3_int64, UnreadablePage> {
+        let mut len: ffi::sqlite3_int64 = 0;
+        let which = ffi::SQLITE_FCNTL_JOURNAL_POINTER;
+        // SAFETY: as `call` says; `len` is a place for the result.
+        unsafe { self.call(which, |file, methods| Some(methods.xFileSize?(file, &raw mut len))) }?;
+        Ok(len)
+    }
+
+    /// Calls a method of the database's file or of the file of its log.
+    ///
+    /// # Safety
+    /// `which` must be `SQLITE_FCNTL_FILE_POINTER` or `SQLITE_FCNTL_JOURNAL_POINTER`. `method` must call no more than one
+    /// method with the given file, and pass buffers of the length that it states. No other thread uses the file
+    /// meanwhile, because a connection belongs to one thread.
+    unsafe fn call(
+        &self,
+        which: c_int,
+        method: impl FnOnce(*mut ffi::sqlite3_file, &ffi::sqlite3_io_methods) -> Option<c_int>,
+    ) -> Result<(), UnreadablePage> {
+        let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+        // SAFETY: the handle is open as long as the connection is borrowed. Both operations write a pointer through
+        // their argument.
+        let code = unsafe {
+            let place = (&raw mut file).cast();
+            ffi::sqlite3_file_control(self.connection.handle(), c"main".as_ptr(), which, place)
+        };
+        if code != ffi::SQLITE_OK {
+            return Err(UnreadablePage);
+        }
+        // SAFETY: SQLite gives a file that lives as long as its connection. The methods of an open file are a static
+        // table; a file that is not open has none.
+        let methods = unsafe { file.as_ref().and_then(|file| file.pMethods.as_ref()) };
+        match methods.and_then(|methods| method(file, methods)) {
+            Some(ffi::SQLITE_OK) => Ok(()),
+            _ => Err(UnreadablePage),
+        }
+    }
+}
+
+/// A page of a b-tree.
+pub(crate) struct BTreePage<'p> {
+    pub kind: PageKind,
+    /// The number of cells: rows of a table, or entries of an index.
+    pub cells: usize,
+    bytes: &'p [u8],
+    pointers: &'p [[u8; 2]],
+}
+
+impl BTreePage<'_> {
+    #[inline]
+    fn cell_at(&self, cell: usize) -> Result<usize, UnreadablePage> {
+        self.pointers.get(cell).map(|pointer| u16::from_be_bytes(*pointer).into()).ok_or(UnreadablePage)
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Reads a varint at `*at`, and moves `*at` to the byte after the varint.
+#[inline]
+pub(super) fn varint(bytes: &[u8], at: &mut usize) -> Result<u64, UnreadablePage> {
+    match bytes.get(*at) {
+        Some(byte) if *byte < 0x80 => {
+            *at += 1;
+            Ok(u64::from(*byte))
+        }
+        _ => long_varint(bytes, at),
+    }
+}
+
+fn long_varint(bytes: &[u8], at: &mut usize) -> Result<u64, UnreadablePage> {
+    let mut value = 0;
+    for place in 0..9 {
+        let byte = *bytes.get(*at).ok_or(UnreadablePage)?;
+        *at += 1;
+        if place == 8 {
+            // The ninth byte has eight bits of the number.
+            return Ok(value << 8 | u64::from(byte));
+        }
+        value = value << 7 | u64::from(byte & 0x7f);
+        if byte < 0x80 {
+            break;
+        }
+    }
+    Ok(value)
+}

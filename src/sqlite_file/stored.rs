@@ -1,0 +1,132 @@
+//! Reads the values of records ("Database File Format", 2.1). Pure functions over bytes.
+//!
+//! Guarantees: a record whose header and length disagree is [`UnreadablePage`].
+
+use rusqlite::types::ValueRef;
+
+use super::pages::{UnreadablePage, varint};
+
+/// Reads some columns of the records of a table or an index.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredRecordReader {
+    /// For each stored column its place among the wanted columns.
+    places: Vec<Option<usize>>,
+    /// A record with fewer columns is unreadable, because a missing column has a default value.
+    columns_min: usize,
+}
+
+impl StoredRecordReader {
+    /// A reader of the columns `wanted`, by their places in records. Column `columns_min - 1` and the columns before it
+    /// must be present; columns after it that are missing read as NULL.
+    pub(crate) fn new(wanted: impl IntoIterator<Item = Option<usize>>, columns_min: usize) -> Self {
+        let mut places = Vec::new();
+        for (place, column) in wanted.into_iter().enumerate() {
+            let Some(column) = column else { continue };
+            if column >= places.len() {
+                places.resize(column + 1, None);
+            }
+            places[column] = Some(place);
+        }
+        Self { places, columns_min }
+    }
+
+    /// Fills `out`, which has a place for each wanted column. Returns how many columns were read: the last wanted column
+    /// and the columns before it, or fewer if the record has fewer.
+    #[inline]
+    pub(crate) fn read<'r>(
+        &self,
+        record: &'r [u8],
+        out: &mut [ValueRef<'r>],
+    ) -> Result<usize, UnreadablePage> {
+        out.fill(ValueRef::Null);
+        let mut at = 0;
+        let header_len = usize::try_from(varint(record, &mut at)?).map_err(|_| UnreadablePage)?;
+        let mut body_at = header_len;
+        let mut columns = 0;
+        for place in &self.places {
+            if at >= header_len {
+                break;
+            }
+            let serial_type = varint(record, &mut at)?;
+            let len = body_len(serial_type)?;
+            let end = body_at.checked_add(len).ok_or(UnreadablePage)?;
+            if let Some(place) = place {
+                let body = record.get(body_at..end).ok_or(UnreadablePage)?;
+                *out.get_mut(*place).ok_or(UnreadablePage)? = value(serial_type, body);
+            }
+            body_at = end;
+            columns += 1;
+        }
+        // A header that has ended must end with its last type, and the last value with the record.
+        let is_torn = at > header_len || (at == header_len && body_at != record.len());
+        if is_torn || columns < self.columns_min.min(self.places.len()) {
+            Err(UnreadablePage)
+        } else {
+            Ok(columns)
+        }
+    }
+}
+
+/// The number of bytes of a value.
+#[inline]
+fn body_len(serial_type: u64) -> Result<usize, UnreadablePage> {
+    const LENGTHS: [usize; 10] = [0, 1, 2, 3, 4, 6, 8, 8, 0, 0];
+    match serial_type {
+        0..=9 => Ok(LENGTHS[serial_type as usize]),
+        10 | 11 => Err(UnreadablePage),
+        _ => usize::try_from((serial_type - 12) / 2).map_err(|_| UnreadablePage),
+    }
+}
+
+#[inline]
+fn value(serial_type: u64, body: &[u8]) -> ValueRef<'_> {
+    match serial_type {
+        0 => ValueRef::Null,
+        7 => {
+            let bits = body.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+            let number = f64::from_bits(bits);
+            // SQLite reads a number that is none as NULL.
+            if number.is_nan() { ValueRef::Null } else { ValueRef::Real(number) }
+        }
+        8 | 9 => ValueRef::Integer(serial_type as i64 - 8),
+        1..=6 => {
+            let sign = if body.first().is_some_and(|byte| *byte >= 0x80) { -1 } else { 0 };
+            ValueRef::Integer(body.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte)))
+        }
+        _ if serial_type.is_multiple_of(2) => ValueRef::Blob(body),
+        _ => ValueRef::Text(body),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wanted_columns_are_read_in_their_order() {
+        // Four values: 'ab', NULL, -2, 258.
+        let record = [5, 17, 0, 1, 2, b'a', b'b', 0xfe, 1, 2];
+        let mut out = [ValueRef::Integer(7); 3];
+        let reader = StoredRecordReader::new([Some(3), Some(0), Some(9)], 2);
+        reader.read(&record, &mut out).unwrap();
+        assert_eq!(out, [ValueRef::Integer(258), ValueRef::Text(b"ab"), ValueRef::Null]);
+        let mut out = [ValueRef::Null];
+        StoredRecordReader::new([Some(2)], 0).read(&record, &mut out).unwrap();
+        assert_eq!(out, [ValueRef::Integer(-2)]);
+    }
+
+    #[test]
+    fn a_record_that_is_too_short_is_unreadable() {
+        let record = [5, 17, 0, 1, 2, b'a', b'b', 0xfe, 1, 2];
+        let reader = StoredRecordReader::new([Some(3)], 0);
+        for len in 0..record.len() {
+            assert_eq!(reader.read(&record[..len], &mut [ValueRef::Null]), Err(UnreadablePage), "{len}");
+        }
+        assert_eq!(
+            StoredRecordReader::new([Some(5)], 6).read(&record, &mut [ValueRef::Null]),
+            Err(UnreadablePage)
+        );
+        assert_eq!(reader.read(&[2, 10], &mut [ValueRef::Null]), Err(UnreadablePage));
+    }
+}
