@@ -154,12 +154,12 @@ pub(super) type NumberMap<K, V> = rustc_hash::FxHashMap<K, V>;
 #[derive(Debug)]
 pub(super) struct Texts {
     texts: Vec<Box<str>>,
-    numbers: HashMap<Box<str>, u32>,
+    numbers: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
 }
 
 impl Texts {
     fn new() -> Self {
-        Self { texts: vec!["".into()], numbers: HashMap::new() }
+        Self { texts: vec!["".into()], numbers: HashMap::default() }
     }
 
     fn number(&mut self, text: &str) -> u32 {
@@ -245,6 +245,8 @@ pub(super) struct Selection<'q> {
     has_blocks: bool,
     /// Whether the turn that is being added passes.
     passes: bool,
+    /// For the number of each session that was seen, whether the session passes.
+    sessions: NumberMap<u32, bool>,
     pub total: Sums,
     pub cache_saved: Usd,
     pub unpriced: NumberMap<(u32, UnpricedReason), i128>,
@@ -262,6 +264,7 @@ impl<'q> Selection<'q> {
             until: question.until,
             has_blocks: false,
             passes: false,
+            sessions: NumberMap::default(),
             total: Sums::default(),
             cache_saved: Usd::ZERO,
             unpriced: NumberMap::default(),
@@ -275,13 +278,21 @@ impl<'q> Selection<'q> {
         *self.filters == question.filters && self.since == question.since && self.until == question.until
     }
 
-    /// Returns whether a turn passes the filters on its own fields.
-    fn passes_fields(&self, turn: &TurnFields<'_>, subagent: &str) -> bool {
+    /// Returns whether a turn passes the filters on its own fields. `session` is the number of its session, if it is known.
+    fn passes_fields(&mut self, turn: &TurnFields<'_>, subagent: &str, session: Option<u32>) -> bool {
         let filters = self.filters;
+        let passes_session = || passes(&filters.session, &[Some(turn.session)]);
+        let is_session_wanted = match session {
+            _ if filters.session.is_empty() => true,
+            Some(number) => *self.sessions.entry(number).or_insert_with(passes_session),
+            None => passes_session(),
+        };
+        if !is_session_wanted {
+            return false;
+        }
         passes(&filters.project, &[turn.project, turn.project_key])
             && passes(&filters.model, &[Some(turn.model)])
             && passes(&filters.source, &[Some(turn.source)])
-            && passes(&filters.session, &[Some(turn.session)])
             && passes(&filters.subagent, &[Some(subagent)])
             && passes(&filters.activity, &[turn.activity])
     }
@@ -354,8 +365,14 @@ pub(super) struct UsageTally<'q> {
     pub error: Option<TooLarge>,
     document: Document,
     enrichments: Vec<KnownEnrichment>,
-    enrichment_numbers: HashMap<Box<[u8]>, u32>,
+    enrichment_numbers: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
     models: NumberMap<(u32, u32), Option<ModelPrice<'q>>>,
+    /// Prices that always apply.
+    rates: Vec<Rates>,
+    /// Whether a question is about periods of sessions, so that sessions have numbers.
+    has_sessions: bool,
+    /// The source and the session of the last turn.
+    session: (u32, u32),
     /// The enrichment, the model's text and the model of the last turn. The next turn mostly has the same.
     last: (usize, u32, Option<ModelPrice<'q>>),
 }
@@ -372,8 +389,9 @@ pub(super) struct LineAt<'l> {
 #[derive(Debug, Clone, Copy)]
 struct ModelPrice<'q> {
     model: PricedModel<'q>,
-    /// The model's prices, if they depend neither on the time nor on the size of a request.
-    always: Option<Rates>,
+    /// The index of the model's prices in [`UsageTally::rates`], if they depend neither on the time nor on the size of a
+    /// request.
+    always: Option<usize>,
 }
 
 /// A turn's price.
@@ -410,8 +428,11 @@ impl<'q> UsageTally<'q> {
             error: None,
             document: Document::default(),
             enrichments: Vec::new(),
-            enrichment_numbers: HashMap::new(),
+            enrichment_numbers: HashMap::default(),
             models: NumberMap::default(),
+            rates: Vec::new(),
+            has_sessions: questions.iter().any(|question| question.period == Some(Period::Session)),
+            session: (0, 0),
             last: (0, 0, None),
         };
         questions.iter().for_each(|question| tally.add_question(question));
@@ -493,9 +514,15 @@ impl<'q> UsageTally<'q> {
             _ if turn.is_sidechain => "subagent",
             _ => "main",
         };
+        if self.has_sessions {
+            let (source, session) = self.session;
+            self.session =
+                (self.texts.number_near(source, turn.source), self.texts.number_near(session, turn.session));
+        }
+        let session = self.has_sessions.then_some(self.session.1);
         let mut is_wanted = false;
         for selection in &mut self.selections {
-            selection.passes = selection.passes_fields(turn, subagent);
+            selection.passes = selection.passes_fields(turn, subagent, session);
             is_wanted |= selection.passes;
         }
         if !is_wanted {
@@ -556,7 +583,8 @@ impl<'q> UsageTally<'q> {
         let counts = usage.counts(turn.source);
         let size = keys.size(turn.source);
         let rates = at.zip(model).map(|(at, price)| {
-            price.always.unwrap_or_else(|| price.model.rates(at, &keys.context, size, &counts))
+            let always = price.always.map(|index| self.rates[index]);
+            always.unwrap_or_else(|| price.model.rates(at, &keys.context, size, &counts))
         });
         let priced = Priced { model: model.map(|price| price.model), rates, size };
         let web_searches = keys.web_searches;
@@ -564,7 +592,6 @@ impl<'q> UsageTally<'q> {
         let is_partial = matches!(turn.fidelity, Some("partial" | "cost-only"));
         let is_tier_unknown = priced.rates.is_some_and(|rates| rates.is_tier_unknown);
         sums.turns = 1;
-        sums.calls = turn.calls.len() as u64;
         sums.lower_bound_turns = u64::from(is_partial || is_tier_unknown || is_invalid);
         let bounds = LowerBounds {
             partial_turns: u64::from(is_partial),
@@ -582,6 +609,7 @@ impl<'q> UsageTally<'q> {
         };
         for selection in self.selections.iter_mut().filter(|selection| selection.passes) {
             selection.total.add(&sums)?;
+            selection.total.calls += turn.calls.len() as u64;
             selection.cache_saved = selection.cache_saved.plus(saved)?;
             selection.lower_bounds.add(bounds);
             if sums.unpriced_tokens > 0 {
@@ -616,27 +644,29 @@ impl<'q> UsageTally<'q> {
                 _ => self.values[*place],
             };
         }
-        let period = group.period_of(&mut self.texts, turn, *at);
-        let explained = line.filter(|_| group.question.explain).map(|line| {
+        let period = group.period_of(self.session, *at);
+        let line = line.filter(|_| group.question.explain);
+        let explained = |line: LineAt<'_>| {
             let context = &self.enrichments[counted.enrichment].keys.context;
             explain(turn, line, priced, context, sums.usd)
-        });
+        };
         let Some(tool) = group.question.by.iter().position(|dimension| *dimension == Dimension::Tool) else {
-            return group.add_to_row((period, dimensions), &Sums { calls: 0, ..*sums }, explained);
+            let row = group.rows.entry((period, dimensions)).or_default();
+            row.turns_at.extend(line.map(explained));
+            return row.sums.add(sums);
         };
         for (name, share) in shares(turn.calls, counts, priced.rates.as_ref(), *web_searches)? {
             let number = name.map_or(0, |name| self.texts.number(name));
             dimensions[tool] = number;
             let share = Sums { turns: 1, lower_bound_turns: sums.lower_bound_turns, ..share };
-            let explained = explained.clone().map(|turn| ExplainedTurn {
-                usd: turn.usd.map(|_| share.usd),
-                share: Some(share.counts),
-                ..turn
-            });
-            group.add_to_row((period, dimensions), &share, explained)?;
-            if group.question.limit.is_some()
-                && let Some(row) = group.rows.get_mut(&(period, dimensions))
-            {
+            let row = group.rows.entry((period, dimensions)).or_default();
+            if let Some(line) = line {
+                let turn = explained(line);
+                let usd = turn.usd.map(|_| share.usd);
+                row.turns_at.push(ExplainedTurn { usd, share: Some(share.counts), ..turn });
+            }
+            row.sums.add(&share)?;
+            if group.question.limit.is_some() {
                 row.turn_numbers.push((self.seen_turns, sums.lower_bound_turns > 0));
             }
         }
@@ -671,6 +701,7 @@ impl<'q> UsageTally<'q> {
             self.enrichments.clear();
             self.enrichment_numbers.clear();
             self.models.clear();
+            self.rates.clear();
         }
         let root = self.document.parse(json).ok();
         let get = |key: &str| -> Option<Cow<'static, str>> {
@@ -715,9 +746,13 @@ impl<'q> UsageTally<'q> {
     fn model_of(&mut self, enrichment: usize, number: u32, model: &str) -> Option<ModelPrice<'q>> {
         let keys = &self.enrichments[enrichment].keys;
         let prices = self.prices;
+        let rates = &mut self.rates;
         let find = || {
             let model = prices.of_turn(keys.provider.as_deref(), model)?;
-            Some(ModelPrice { model, always: model.rates_at_all_times(&keys.context) })
+            let always = model.rates_at_all_times(&keys.context);
+            let index = rates.len();
+            rates.extend(always);
+            Some(ModelPrice { model, always: always.map(|_| index) })
         };
         *self.models.entry((enrichment as u32, number)).or_insert_with(find)
     }
@@ -755,22 +790,11 @@ const NUMBERS: [&str; 24] = [
 ];
 
 impl QuestionRows<'_> {
-    fn add_to_row(
-        &mut self,
-        key: (PeriodKey, Dimensions),
-        sums: &Sums,
-        explained: Option<ExplainedTurn>,
-    ) -> Result<(), TooLarge> {
-        let row = self.rows.entry(key).or_default();
-        row.turns_at.extend(explained);
-        row.sums.add(sums)
-    }
-
-    fn period_of(&mut self, texts: &mut Texts, turn: &TurnFields<'_>, at: Option<Instant>) -> PeriodKey {
+    /// The period of a turn. `key` is the numbers of its source and its session.
+    fn period_of(&mut self, key: (u32, u32), at: Option<Instant>) -> PeriodKey {
         let question = self.question;
         let Some(period) = question.period else { return PeriodKey::None };
         if period == Period::Session {
-            let key = (texts.number(turn.source), texts.number(turn.session));
             if let Some(at) = at {
                 widen(self.session_times.entry(key).or_insert((at, at)), at);
             }
