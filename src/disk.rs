@@ -484,6 +484,16 @@ pub fn create_dir_all(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Creates a directory with mode 0700 in `parent`, with a name of its own that begins with `prefix`. The directory is removed
+/// with its content when the value is dropped.
+pub(crate) fn temporary_dir_in(parent: &Path, prefix: &str) -> Result<tempfile::TempDir, Error> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    #[cfg(unix)]
+    builder.permissions(fs::Permissions::from_mode(0o700));
+    perform_on_path(Operation::CreateDirectory, parent, || builder.tempdir_in(parent))
+}
+
 /// Waits until the directory's entries (names created, renamed, deleted) are on stable storage. Does nothing on Windows.
 pub fn sync_dir(path: &Path) -> Result<(), Error> {
     perform_on_path(Operation::SyncDirectory, path, || sync_directory(path))

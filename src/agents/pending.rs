@@ -97,7 +97,8 @@ pub(super) fn clean(home: &Home) {
     let now_ms = settings::now_ms();
     for path in files(home) {
         let is_stale = match disk::read(&path) {
-            Err(_) => true,
+            // It may be readable again.
+            Err(_) => false,
             Ok(text) => match parse(&path, &text) {
                 Some(stamp) => now_ms - stamp.start_ms > EXPIRED_MS,
                 None => {

@@ -30,7 +30,7 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
 
 /// The error for a database that cannot be used.
 pub(super) fn unusable(path: &Path, error: impl std::fmt::Display) -> AgentsError {
-    let reason = format!("{error}; it is not read, and nothing of it is counted: the next run tries again");
+    let reason = format!("{error}; it is not read, and nothing of it is counted");
     AgentsError::Unusable { path: path.to_owned(), reason }
 }
 
@@ -80,7 +80,8 @@ impl ForeignDatabase {
         // Without a write-ahead log SQLite makes no files to read a database, and sees the lock of its writer. A copy would be
         // half of a transaction.
         if !has_shared && has_log_mode(path).map_err(fails)? {
-            let folder = tempfile::tempdir().map_err(fails)?;
+            let folder = disk::temporary_dir_in(&std::env::temp_dir(), "burn-database-")
+                .map_err(|error| unusable(path, error))?;
             opened = folder.path().join("copy.db");
             let before = (state_of(&file), state_of(&wal));
             std::fs::copy(path, &opened).map_err(fails)?;

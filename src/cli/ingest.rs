@@ -335,11 +335,15 @@ fn once(
     let skipped = report.skipped_files.iter().map(|skipped| (&skipped.path, &skipped.error));
     let left_out: Vec<_> =
         skipped.chain(report.unreadable.iter().map(|found| (&found.path, &found.error))).collect();
+    let remedy = match args.from_burn {
+        Some(_) => "mend it and run this command again",
+        None => "the next run tries again",
+    };
     match left_out[..] {
         [] => Ok(ExitCode::SUCCESS),
-        [(path, error)] => bail!("{} was not read: {error}; the next run tries again", path.display()),
+        [(path, error)] => bail!("{} was not read: {error}; {remedy}", path.display()),
         [(path, error), ref others @ ..] => bail!(
-            "{} and {} were not read: {error}; the next run tries again",
+            "{} and {} were not read: {error}; {remedy}",
             path.display(),
             counted(others.len() as u64, "other path")
         ),

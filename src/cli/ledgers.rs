@@ -1,10 +1,10 @@
 //! The ledgers that a command is given: files, homes, patterns, compressed files and standard input.
 //!
-//! Touches the named files, for reading, and a temporary directory with decompressed copies, which is removed at the end. The
-//! merged ledger of an archive is written beside the archive.
+//! Touches the named files, for reading, decompressed copies in temporary files without names, and a temporary directory with a
+//! merged ledger, which is removed at the end. The merged ledger of an archive is written beside the archive.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -85,8 +85,8 @@ impl LedgersArgs {
         let temporary = match &self.archive {
             Some(_) => None,
             None => Some(
-                tempfile::tempdir()
-                    .context("cannot make a temporary directory; set TMPDIR to one with space")?,
+                disk::temporary_dir_in(&std::env::temp_dir(), "burn-ledgers-")
+                    .context("set TMPDIR to a directory with space")?,
             ),
         };
         let archive = match (&self.archive, &temporary) {
@@ -134,10 +134,7 @@ fn is_plain(path: &Path) -> anyhow::Result<bool> {
 fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::Result<MergeReport> {
     let ledgers = NamedLedgers::open(names)?;
     let beside = disk::parent_of(merged);
-    let directory = tempfile::Builder::new()
-        .prefix(".burn-merge-")
-        .tempdir_in(beside)
-        .with_context(|| format!("cannot make a directory in {}", beside.display()))?;
+    let directory = disk::temporary_dir_in(beside, ".burn-merge-")?;
     let home = Home::at(directory.path());
     let mut said = MergeSpeaker::default();
     let ledger = Ledger::new(home.clone()).with_interrupt(interrupt);
@@ -149,17 +146,16 @@ fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::
     Ok(report)
 }
 
-/// Ledgers that are named on a command line, and copies of those that had to be decompressed.
+/// Ledgers that are named on a command line.
 pub(super) struct NamedLedgers {
     pub(super) inputs: Vec<MergeInput>,
-    copies: Option<TempDir>,
     has_standard_input: bool,
 }
 
 impl NamedLedgers {
     /// Finds the ledgers, in the order of the names, and copies those that have no file or are compressed.
     pub(super) fn open(names: &[PathBuf]) -> anyhow::Result<Self> {
-        let mut ledgers = Self { inputs: Vec::new(), copies: None, has_standard_input: false };
+        let mut ledgers = Self { inputs: Vec::new(), has_standard_input: false };
         for name in names {
             ledgers.add_named(name)?;
         }
@@ -169,9 +165,9 @@ impl NamedLedgers {
     fn add_named(&mut self, name: &Path) -> anyhow::Result<()> {
         if name.as_os_str() == "-" {
             if std::mem::replace(&mut self.has_standard_input, true) {
-                bail!("- is given twice: standard input can be read once");
+                wrong_usage(&[], "- is given twice: standard input can be read once");
             }
-            let copy = self.copy(name, &mut io::stdin().lock())?;
+            let copy = copy("standard input", &mut io::stdin().lock())?;
             self.inputs.push(MergeInput::of_file(PathBuf::from("-"))?.read_from(copy));
             return Ok(());
         }
@@ -206,34 +202,69 @@ impl NamedLedgers {
         let mut input = MergeInput::of_file(path.to_owned())?;
         if Compression::of_file(path)? != Compression::None {
             let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-            input = input.read_from(self.copy(path, &mut file)?);
+            input = input.read_from(copy(&path.display().to_string(), &mut file)?);
         }
         self.inputs.push(input);
         Ok(())
     }
+}
 
-    /// Copies what `from` has, decompressed, to a temporary file.
-    fn copy(&mut self, name: &Path, from: &mut dyn Read) -> anyhow::Result<PathBuf> {
-        let directory = match &self.copies {
-            Some(directory) => directory,
-            None => {
-                let made = tempfile::tempdir()
-                    .context("cannot make a temporary directory; set TMPDIR to one with space")?;
-                self.copies.insert(made)
+/// Copies what `from` has, decompressed, to a temporary file without a name, so that the copy goes when the process ends, however
+/// it ends.
+fn copy(name: &str, from: &mut dyn Read) -> anyhow::Result<disk::File> {
+    let directory = std::env::temp_dir();
+    let to = disk::File::create_unnamed(&directory).context("set TMPDIR to a directory with space")?;
+    let mut from = CountedReader { from: BufReader::with_capacity(1 << 18, from), read_bytes: 0 };
+    let start = from.fill_buf().with_context(|| format!("cannot read {name}"))?;
+    let compression = Compression::of(start);
+    let mut plain: Box<dyn Read + '_> = match compression {
+        Compression::None => Box::new(&mut from),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(&mut from)),
+        Compression::Zstd => Box::new(ZstdFrames::new(&mut from)),
+    };
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match plain.read(&mut buffer) {
+            Ok(0) => return Ok(to),
+            Ok(len) => to.write_all(&buffer[..len]).with_context(|| {
+                format!("cannot keep what {name} has; set TMPDIR to a directory with space")
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                drop(plain);
+                let at = from.read_bytes;
+                return Err(match compression {
+                    Compression::None => anyhow::Error::new(error).context(format!("cannot read {name} at byte {at}")),
+                    Compression::Gzip => anyhow!("{name} is no whole gzip file: {error}, before byte {at}; get a whole copy, or cut off what follows its last member"),
+                    Compression::Zstd => anyhow!("{name} is no whole zstd file: {error}, before byte {at}; get a whole copy"),
+                });
             }
-        };
-        let path = directory.path().join(self.inputs.len().to_string());
-        let failed = || format!("cannot copy {} to {}", name.display(), path.display());
-        let mut from = BufReader::with_capacity(1 << 18, from);
-        let start = std::io::BufRead::fill_buf(&mut from).with_context(failed)?;
-        let mut from: Box<dyn Read + '_> = match Compression::of(start) {
-            Compression::None => Box::new(from),
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
-            Compression::Zstd => Box::new(ZstdFrames::new(from)),
-        };
-        let mut to = File::create_new(&path).with_context(failed)?;
-        io::copy(&mut from, &mut to).and_then(|_| to.flush()).with_context(failed)?;
-        Ok(path)
+        }
+    }
+}
+
+/// Counts the bytes that were read.
+struct CountedReader<R> {
+    from: R,
+    read_bytes: u64,
+}
+
+impl<R: BufRead> Read for CountedReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.from.read(buffer)?;
+        self.read_bytes += len as u64;
+        Ok(len)
+    }
+}
+
+impl<R: BufRead> BufRead for CountedReader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.from.fill_buf()
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.from.consume(len);
+        self.read_bytes += len as u64;
     }
 }
 

@@ -258,7 +258,10 @@ fn named(value: &str) -> String {
 /// No name becomes shorter than this.
 const NAME_MIN: usize = 8;
 
-/// Makes names shorter by `over` cells: projects at the front, ids in the middle, models never.
+/// The width that names of models keep, because a price is found by the whole name.
+const MODEL_MIN: usize = 40;
+
+/// Makes names shorter by `over` cells: projects at the front, others in the middle.
 fn cut_names(names: &mut [TextColumn], over: usize, answer: &Answer) {
     let mut over = over;
     let has_period = answer.question.period.is_some();
@@ -266,11 +269,12 @@ fn cut_names(names: &mut [TextColumn], over: usize, answer: &Answer) {
         let dimension =
             place.checked_sub(usize::from(has_period)).and_then(|place| answer.question.by.get(place));
         let is_session = has_period && place == 0 && answer.question.period == Some(Period::Session);
-        if over == 0 || matches!(dimension, Some(Dimension::Model)) || (dimension.is_none() && !is_session) {
+        if over == 0 || (dimension.is_none() && !is_session) {
             continue;
         }
         let before = column.width();
-        let wanted = before.saturating_sub(over).max(NAME_MIN).max(width(&column.title));
+        let least = if matches!(dimension, Some(Dimension::Model)) { MODEL_MIN } else { NAME_MIN };
+        let wanted = before.saturating_sub(over).max(least).max(width(&column.title));
         let is_path = matches!(dimension, Some(Dimension::Project));
         // The first eight cells of an id are enough where they tell the rows apart.
         let is_id = is_session || matches!(dimension, Some(Dimension::Session));
@@ -298,8 +302,12 @@ fn cut_names(names: &mut [TextColumn], over: usize, answer: &Answer) {
 fn caption(answer: &Answer, now: Instant, look: &TableLook) -> String {
     let question = &answer.question;
     let date = |at: Instant| question.zone.date_of(at);
+    // Turns may say that they are of a time to come.
+    let has_later_rows =
+        answer.rows.iter().filter_map(|row| row.period.as_ref()?.start).any(|start| start > now);
     let bounds = match (question.since, question.until) {
         (None, None) => "all turns".to_owned(),
+        (Some(since), None) if has_later_rows => format!("since {}", date(since)),
         (Some(since), until) => format!("{} to {}", date(since), date(until.unwrap_or(now))),
         (None, Some(until)) => format!("up to {}", date(until)),
     };

@@ -134,8 +134,24 @@ impl Source {
     /// [`ScanError::Open`] (with the system's error, so that a caller can recognise a missing file), [`ScanError::NotAFile`],
     /// [`ScanError::Map`].
     pub fn open(path: &Path, io: Io) -> Result<Self, ScanError> {
+        let file = open_without_waiting(path)
+            .map_err(|source| ScanError::Open { path: path.to_path_buf(), source })?;
+        Self::of_open(path, file, io)
+    }
+
+    /// Scans a file that is open already; the path of errors is that of the file.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub(crate) fn of_file(file: &crate::disk::File, io: Io) -> Result<Self, ScanError> {
+        let again = file.as_std().try_clone();
+        let again =
+            again.map_err(|source| ScanError::Open { path: file.path().to_path_buf(), source })?;
+        Self::of_open(file.path(), again, io)
+    }
+
+    fn of_open(path: &Path, file: File, io: Io) -> Result<Self, ScanError> {
         let open = |source| ScanError::Open { path: path.to_path_buf(), source };
-        let file = open_without_waiting(path).map_err(open)?;
         let metadata = file.metadata().map_err(open)?;
         if !metadata.is_file() {
             return Err(ScanError::NotAFile { path: path.to_path_buf() });

@@ -89,7 +89,8 @@ pub fn status(root: &Path) -> Result<SessionStatus, SessionError> {
     Ok(SessionStoreV2::open_for_inspection(root, &SessionOptions::default())?.view()?.status())
 }
 
-/// Checks the store in `root` and changes nothing: every frame that is in the index, ids and parents, and which bytes the index lacks.
+/// Checks the store in `root` and changes nothing: every frame that is in the index, ids and parents, which bytes the index lacks,
+/// and that each checkpoint can be read.
 ///
 /// # Errors
 /// When the index or the segments cannot be read.
@@ -104,6 +105,13 @@ pub fn check(root: &Path) -> Result<Check<SessionStatus, SessionProblem>, Sessio
             let problem = SessionProblem::Failed { class: error.class() };
             let (file, reason) = (root.to_owned(), error.to_string());
             findings.insert(0, Finding { file, offset: None, problem, reason });
+        }
+    }
+    for checkpoint_seq in view.checkpoints()? {
+        if let Err(error) = view.read_checkpoint(checkpoint_seq) {
+            let problem = SessionProblem::Failed { class: error.class() };
+            let (file, reason) = (view.layout.checkpoint(checkpoint_seq), error.to_string());
+            findings.push(Finding { file, offset: None, problem, reason });
         }
     }
     let is_fault = |finding: &Finding<_>| !matches!(finding.problem, SessionProblem::Unfinished { .. });

@@ -29,6 +29,7 @@ mod versions;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::report::{LedgerLineAt, MergeFinding, MergeReport, MergedInput};
@@ -52,10 +53,10 @@ const PLANS_WITHOUT_LOCK: usize = 3;
 const START_BYTES: u64 = 32;
 
 /// A ledger to merge.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct MergeInput {
-    name: PathBuf,
     ledger: PathBuf,
+    copy: Option<Arc<disk::File>>,
     machine: Option<MachineName>,
     content_of: Option<Home>,
 }
@@ -83,7 +84,7 @@ impl MergeInput {
             true => Ledger::new(home).machine()?,
             false => None,
         };
-        Ok(Self { name: ledger.clone(), ledger, machine, content_of: None })
+        Ok(Self { ledger, copy: None, machine, content_of: None })
     }
 
     /// The same input without the content sidecars of its home: for a target that is asked about records alone.
@@ -92,8 +93,8 @@ impl MergeInput {
     }
 
     /// The same input, read from `copy`: for a ledger that had to be decompressed. Reports name the ledger itself.
-    pub fn read_from(self, copy: PathBuf) -> Self {
-        Self { ledger: copy, ..self }
+    pub fn read_from(self, copy: disk::File) -> Self {
+        Self { copy: Some(Arc::new(copy)), ..self }
     }
 }
 
@@ -172,8 +173,11 @@ impl Ledger {
             told: Default::default(),
             report: MergeReport::default(),
         };
-        for MergeInput { name, ledger, machine, .. } in inputs {
-            let source = Source::open(ledger, Io::default())?;
+        for MergeInput { ledger: name, copy, machine, .. } in inputs {
+            let source = match copy {
+                Some(copy) => Source::of_file(copy, Io::default())?,
+                None => Source::open(name, Io::default())?,
+            };
             let machine = machine.as_ref().map(|machine| machine.as_str().to_owned());
             let is_target = target.as_ref().is_some_and(|target| target.is_same_file(&source));
             let mut input = MergedInput { ledger: name.clone(), machine, bytes: 0, lines: 0, is_target };

@@ -213,10 +213,10 @@ impl Prices {
     /// [`PricesError`].
     pub fn of_home(home: &crate::home::Home) -> Result<Self, PricesError> {
         let path = home.prices();
-        match path.try_exists() {
-            Ok(false) => Ok(Self::built_in()),
-            Ok(true) => Self::with_own(&path),
-            Err(source) => Err(PricesError::Read { path, source }),
+        // A link that leads nowhere is no missing file.
+        match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::built_in()),
+            _ => Self::with_own(&path),
         }
     }
 
