@@ -67,7 +67,7 @@ mod on_unix {
     pub(in crate::cli) fn guard() {
         let (_, wake) = ENDING.get_or_init(|| (Interrupt::new(), end_in_time()));
         if wake.is_some() {
-            handle_signals(|usual| usual != libc::SIG_IGN);
+            handle_signals();
         }
     }
 
@@ -75,19 +75,19 @@ mod on_unix {
     pub(in crate::cli) fn watch() -> Interrupt {
         let (interrupt, _) = ENDING.get_or_init(|| (Interrupt::new(), end_in_time()));
         IS_WATCHED.store(true, Ordering::Relaxed);
-        handle_signals(|_| true);
+        handle_signals();
         interrupt.clone()
     }
 
-    /// Handles each of the signals whose effect so far is one that `may_change` allows to change.
-    fn handle_signals(may_change: impl Fn(libc::sighandler_t) -> bool) {
+    /// Handles each of the signals that was not ignored when the program started.
+    fn handle_signals() {
         for signal in [libc::SIGINT, libc::SIGTERM] {
             // SAFETY: the handler stores to atomics and writes to a socket, which is allowed in a handler; SA_RESETHAND
             // gives the second signal its usual effect. A failure leaves the usual effect from the start, which is as safe.
             unsafe {
                 let mut usual: libc::sigaction = std::mem::zeroed();
                 libc::sigaction(signal, std::ptr::null(), &mut usual);
-                if !may_change(usual.sa_sigaction) {
+                if usual.sa_sigaction == libc::SIG_IGN {
                     continue;
                 }
                 let mut action: libc::sigaction = std::mem::zeroed();

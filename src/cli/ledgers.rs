@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::arguments::HomeArg;
 use super::{counted, grouped, warn, wrong_usage};
 use crate::archive::{self, Options, Paths, Unobserved};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::home::Home;
 use crate::interrupt::Interrupt;
 use crate::ledger::{Ledger, LedgerLineAt, MergeFinding, MergeInput, MergeReport};
@@ -132,6 +132,15 @@ fn is_plain(path: &Path) -> anyhow::Result<bool> {
 
 /// Merges the named ledgers into the new file `merged`, which replaces an older one.
 fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::Result<MergeReport> {
+    let mark = MergedMark::of(merged);
+    if let Some(found) = disk::if_there(disk::metadata(merged))?
+        && !mark.fits(&found)?
+    {
+        bail!(
+            "{} is no ledger that was merged here, and would be replaced; move it away, or name another --archive",
+            merged.display()
+        );
+    }
     let ledgers = NamedLedgers::open(names)?;
     let beside = disk::parent_of(merged);
     let directory = disk::temporary_dir_in(beside, ".burn-merge-")?;
@@ -142,8 +151,37 @@ fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::
     let inputs: Vec<MergeInput> = ledgers.inputs.iter().cloned().map(MergeInput::without_content).collect();
     let report = ledger.merge(&inputs, &mut |finding| said.say(&finding))?;
     said.finish();
+    if disk::if_there(disk::metadata(&home.ledger()))?.is_none() {
+        // Ledgers without a line.
+        disk::File::create_new(&home.ledger())?;
+    }
+    mark.write(&disk::metadata(&home.ledger())?)?;
     disk::rename(&home.ledger(), merged)?;
     Ok(report)
+}
+
+/// The file beside a merged ledger that says which file the last merge made, so that no other file is replaced.
+struct MergedMark(PathBuf);
+
+impl MergedMark {
+    fn of(merged: &Path) -> Self {
+        Self(disk::with_suffix(merged, ".merged"))
+    }
+
+    /// Length and time of the last change: neither changes when a file is renamed.
+    fn text(file: &disk::Metadata) -> String {
+        let since = file.modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        format!("{} bytes, changed {} ns after 1970\n", file.len_bytes, since.as_nanos())
+    }
+
+    fn fits(&self, file: &disk::Metadata) -> Result<bool, disk::Error> {
+        let marked = disk::if_there(disk::read(&self.0))?;
+        Ok(marked.is_some_and(|marked| marked == Self::text(file).as_bytes()))
+    }
+
+    fn write(&self, file: &disk::Metadata) -> Result<(), disk::Error> {
+        disk::replace(&self.0, Self::text(file).as_bytes(), Replacing::Unsynced)
+    }
 }
 
 /// Ledgers that are named on a command line.
@@ -165,7 +203,7 @@ impl NamedLedgers {
     fn add_named(&mut self, name: &Path) -> anyhow::Result<()> {
         if name.as_os_str() == "-" {
             if std::mem::replace(&mut self.has_standard_input, true) {
-                wrong_usage(&[], "- is given twice: standard input can be read once");
+                bail!("- is given twice: standard input can be read once");
             }
             let copy = copy("standard input", &mut io::stdin().lock())?;
             self.inputs.push(MergeInput::of_file(PathBuf::from("-"))?.read_from(copy));
@@ -234,9 +272,15 @@ fn copy(name: &str, from: &mut dyn Read) -> anyhow::Result<disk::File> {
                 drop(plain);
                 let at = from.read_bytes;
                 return Err(match compression {
-                    Compression::None => anyhow::Error::new(error).context(format!("cannot read {name} at byte {at}")),
-                    Compression::Gzip => anyhow!("{name} is no whole gzip file: {error}, before byte {at}; get a whole copy, or cut off what follows its last member"),
-                    Compression::Zstd => anyhow!("{name} is no whole zstd file: {error}, before byte {at}; get a whole copy"),
+                    Compression::None => {
+                        anyhow::Error::new(error).context(format!("cannot read {name} at byte {at}"))
+                    }
+                    Compression::Gzip => anyhow!(
+                        "{name} is no whole gzip file: {error}, before byte {at}; get a whole copy, or cut off what follows its last member"
+                    ),
+                    Compression::Zstd => {
+                        anyhow!("{name} is no whole zstd file: {error}, before byte {at}; get a whole copy")
+                    }
                 });
             }
         }

@@ -2,6 +2,8 @@
 //!
 //! Guarantees: a number is never cut. Columns for which there is no room are named below the table.
 
+use std::collections::HashMap;
+
 use super::printable;
 use super::table::{beginning, ending, width};
 use crate::usage::shown::{cost, dollars, grouped, short};
@@ -279,8 +281,12 @@ fn cut_names(names: &mut [TextColumn], over: usize, answer: &Answer) {
         // The first eight cells of an id are enough where they tell the rows apart.
         let is_id = is_session || matches!(dimension, Some(Dimension::Session));
         let starts: Vec<String> = column.cells.iter().map(|cell| beginning(cell, 8).to_owned()).collect();
-        let differ = |a: usize, b: usize| starts[a] != starts[b] || column.cells[a] == column.cells[b];
-        let are_apart = is_id && (1..starts.len()).all(|b| (0..b).all(|a| differ(a, b)));
+        let mut id_of_start = HashMap::new();
+        let are_apart = is_id
+            && starts
+                .iter()
+                .zip(&column.cells)
+                .all(|(start, id)| *id_of_start.entry(start).or_insert(id) == id);
         for (cell, start) in column.cells.iter_mut().zip(starts) {
             if width(cell) <= wanted {
                 continue;

@@ -145,8 +145,7 @@ impl Source {
     /// As [`Source::open`].
     pub(crate) fn of_file(file: &crate::disk::File, io: Io) -> Result<Self, ScanError> {
         let again = file.as_std().try_clone();
-        let again =
-            again.map_err(|source| ScanError::Open { path: file.path().to_path_buf(), source })?;
+        let again = again.map_err(|source| ScanError::Open { path: file.path().to_path_buf(), source })?;
         Self::of_open(file.path(), again, io)
     }
 

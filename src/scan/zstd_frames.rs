@@ -63,8 +63,7 @@ impl<R: BufRead> Read for ZstdFrames<R> {
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
                 let decoded =
                     self.decoder.decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1));
-                decoded
-                    .map_err(|_| io::Error::other("a zstd frame is damaged or torn"))?;
+                decoded.map_err(|_| io::Error::other("a zstd frame is damaged or torn"))?;
             }
             match self.decoder.read(buffer)? {
                 0 => self.end()?,

@@ -166,6 +166,60 @@ fn homes_files_patterns_compressed_files_and_standard_input_are_ledgers() {
 }
 
 #[test]
+fn a_file_that_no_merge_made_is_not_replaced() {
+    let homes = Homes::new();
+    let own = homes.path("own.ledger.jsonl");
+    fs::copy(homes.path("c/ledger.jsonl"), &own).unwrap();
+    let several = ["usage", "--json", "--ledger", "a", "--ledger", "b", "--archive", "own"];
+    let refused = homes.run(&several, b"");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("own.ledger.jsonl") && said.contains("move it away"), "{said}");
+    assert!(fs::read(&own).unwrap() == homes.ledger("c"));
+    // What the last run made is replaced, unless somebody has changed it since.
+    fs::remove_file(&own).unwrap();
+    homes.ok(&several, b"");
+    homes.ok(&several, b"");
+    let mut file = fs::File::options().append(true).open(&own).unwrap();
+    file.write_all(&homes.ledger("c")).unwrap();
+    assert_eq!(homes.run(&several, b"").status.code(), Some(1));
+}
+
+#[test]
+fn copies_of_compressed_ledgers_have_no_name() {
+    let homes = Homes::new();
+    fs::create_dir(homes.path("tmp")).unwrap();
+    fs::write(homes.path("a.gz"), gzip(&homes.ledger("a"))).unwrap();
+    let mut command = homes.command(&["usage", "--ledger", "a.gz", "--ledger", "-"]);
+    let mut child = command.env("TMPDIR", homes.path("tmp")).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&homes.ledger("b")).unwrap();
+    // The command waits for the end of its input.
+    std::thread::sleep(Duration::from_millis(300));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(input);
+    for path in walk(&homes.path("tmp")) {
+        use std::os::unix::fs::PermissionsExt;
+        let found = fs::metadata(&path).unwrap();
+        assert!(found.is_dir() && found.permissions().mode() & 0o777 == 0o700, "{}", path.display());
+    }
+}
+
+/// All paths below a directory.
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(walk(&path));
+        }
+        found.push(path);
+    }
+    found
+}
+
+#[test]
 fn wrong_ledgers_are_refused_with_a_reason() {
     let homes = Homes::new();
     fs::create_dir(homes.path("empty")).unwrap();

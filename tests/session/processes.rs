@@ -452,6 +452,13 @@ fn entries_checkpoints_manifests_and_plain_lines_from_the_command_line() {
     assert_eq!(ok(&["rollback", &dir, "1"]), "back at checkpoint 1: entry 3 (m3)\n");
     assert!(ok(&["manifest", &dir]).contains("up to date"));
     assert!(ok(&["checkpoint", &dir, "--list"]).starts_with("1\t3\t"));
+    ok(&["check", &dir]);
+    let checkpoint = directory.path().join("a.v2/checkpoints/0000000000000001.json");
+    std::fs::write(&checkpoint, "{").unwrap();
+    let checked = burn(&["check", &dir]);
+    let told =
+        String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.code() == Some(1) && told.contains("0000000000000001.json"), "{told}");
 }
 
 #[test]

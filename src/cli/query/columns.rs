@@ -89,7 +89,13 @@ impl Totals {
 
 fn column(title: &str, shape: Shape, paths: &[&str]) -> QueryColumn {
     let path = |path: &&str| path.split('.').map(str::to_owned).collect();
-    QueryColumn { title: title.to_owned(), shape, paths: paths.iter().map(path).collect(), has_total: false, is_any_member: false }
+    QueryColumn {
+        title: title.to_owned(),
+        shape,
+        paths: paths.iter().map(path).collect(),
+        has_total: false,
+        is_any_member: false,
+    }
 }
 
 fn total(title: &str, paths: &[&str]) -> QueryColumn {
