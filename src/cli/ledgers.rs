@@ -276,10 +276,12 @@ fn copy(name: &str, from: &mut dyn Read) -> anyhow::Result<disk::File> {
                         anyhow::Error::new(error).context(format!("cannot read {name} at byte {at}"))
                     }
                     Compression::Gzip => anyhow!(
-                        "{name} is no whole gzip file: {error}, before byte {at}; get a whole copy, or cut off what follows its last member"
+                        "cannot copy {name}: no whole gzip file ({error}, before byte {at}); get a whole copy, or cut off what follows its last member"
                     ),
                     Compression::Zstd => {
-                        anyhow!("{name} is no whole zstd file: {error}, before byte {at}; get a whole copy")
+                        anyhow!(
+                            "cannot copy {name}: no whole zstd file ({error}, before byte {at}); get a whole copy"
+                        )
                     }
                 });
             }

@@ -139,14 +139,14 @@ impl Source {
         Self::of_open(path, file, io)
     }
 
-    /// Scans a file that is open already; the path of errors is that of the file.
+    /// Scans a file that is open already. Errors name `path`.
     ///
     /// # Errors
     /// As [`Source::open`].
-    pub(crate) fn of_file(file: &crate::disk::File, io: Io) -> Result<Self, ScanError> {
-        let again = file.as_std().try_clone();
-        let again = again.map_err(|source| ScanError::Open { path: file.path().to_path_buf(), source })?;
-        Self::of_open(file.path(), again, io)
+    pub(crate) fn of_file(path: &Path, file: &File, io: Io) -> Result<Self, ScanError> {
+        let again =
+            file.try_clone().map_err(|source| ScanError::Open { path: path.to_path_buf(), source })?;
+        Self::of_open(path, again, io)
     }
 
     fn of_open(path: &Path, file: File, io: Io) -> Result<Self, ScanError> {

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::cli::ledgers::{MergeSpeaker, NamedLedgers, merge_summary};
-use crate::cli::{counted, interrupt, print_json, print_result, print_text, warn, wrong_usage};
+use crate::cli::{counted, interrupt, print_json, print_result, print_text, warn};
 use crate::home::Home;
 use crate::ledger::{Ledger, MachineName, MergeFinding, MergeReport};
 
@@ -64,9 +64,7 @@ pub(super) fn export(home: Home, since: u64) -> anyhow::Result<ExitCode> {
 pub(super) fn machine(home: Home, name: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::new(home);
     if let Some(name) = name {
-        let name = MachineName::new(name)
-            .unwrap_or_else(|error| wrong_usage(&["ledger", "machine"], &error.to_string()));
-        ledger.set_machine(&name)?;
+        ledger.set_machine(&MachineName::new(name)?)?;
     }
     let machine = ledger.machine()?;
     let machine = machine.as_ref().map(MachineName::as_str);

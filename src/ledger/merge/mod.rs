@@ -175,7 +175,7 @@ impl Ledger {
         };
         for MergeInput { ledger: name, copy, machine, .. } in inputs {
             let source = match copy {
-                Some(copy) => Source::of_file(copy, Io::default())?,
+                Some(copy) => Source::of_file(name, copy.as_std(), Io::default())?,
                 None => Source::open(name, Io::default())?,
             };
             let machine = machine.as_ref().map(|machine| machine.as_str().to_owned());
