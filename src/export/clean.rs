@@ -108,9 +108,25 @@ pub fn collect_garbage(
             }
         }
     }
+    // Of each home and generation what its manifest, read once more, does not name.
     for (owner, candidates) in &candidates {
-        store.exclusively(&owner.0, &mut || {
-            remove_unnamed(store, owner, candidates, grace, interrupt, &mut collected)
+        store.exclusively(&owner.0, &mut |still_held| {
+            let manifest = read_manifest(store, &owner.0, &owner.1)?;
+            let files = manifest.iter().flat_map(|manifest| &manifest.files);
+            let named: HashSet<&str> = files.map(|file| file.path.as_str()).collect();
+            for candidate in candidates.iter().filter(|candidate| !named.contains(candidate.path.as_str())) {
+                if interrupt.is_requested() {
+                    return Err(ExportError::Interrupted);
+                }
+                // An export may have written the file again.
+                if store.age(&candidate.path)?.is_some_and(|age| age >= grace) {
+                    still_held()?;
+                    store.delete(&candidate.path)?;
+                    collected.files_removed += 1;
+                    collected.bytes_removed += candidate.len_bytes;
+                }
+            }
+            Ok(())
         })?;
     }
     Ok(collected)
@@ -119,32 +135,6 @@ pub fn collect_garbage(
 /// Whether a file is the lock of a home, or the side file of a lock that is taken over.
 fn is_lock(path: &str) -> bool {
     path.starts_with(MANIFESTS) && [".lock", ".lock.rob"].iter().any(|end| path.ends_with(end))
-}
-
-/// Removes the candidates of a home and a generation that its manifest, read once more, does not name.
-fn remove_unnamed(
-    store: &dyn ExportStore,
-    (home_id, generation): &Owner,
-    candidates: &[GarbageCandidate],
-    grace: Duration,
-    interrupt: &Interrupt,
-    collected: &mut CollectedGarbage,
-) -> Result<(), ExportError> {
-    let manifest = read_manifest(store, home_id, generation)?;
-    let named: HashSet<&str> =
-        manifest.iter().flat_map(|manifest| &manifest.files).map(|file| file.path.as_str()).collect();
-    for candidate in candidates.iter().filter(|candidate| !named.contains(candidate.path.as_str())) {
-        if interrupt.is_requested() {
-            return Err(ExportError::Interrupted);
-        }
-        // An export may have written the file again.
-        if store.age(&candidate.path)?.is_some_and(|age| age >= grace) {
-            store.delete(&candidate.path)?;
-            collected.files_removed += 1;
-            collected.bytes_removed += candidate.len_bytes;
-        }
-    }
-    Ok(())
 }
 
 /// Removes a home from a place: its manifests first, so that no reader finds a manifest without its files, then the files of
@@ -162,7 +152,7 @@ pub fn forget_home(
     let mut forgotten = ForgottenHome { home_id: home_id.to_string(), ..ForgottenHome::default() };
     let (mut manifests, mut files) = (Vec::new(), Vec::new());
     let is_of_home = |owner: Option<(HomeId, &str)>| owner.is_some_and(|(owner, _)| owner == *home_id);
-    store.exclusively(home_id, &mut || {
+    store.exclusively(home_id, &mut |still_held| {
         each_file(store, interrupt, &mut |file| {
             if is_of_home(owner_of_manifest(&file.path)) {
                 manifests.push(file.path);
@@ -172,6 +162,7 @@ pub fn forget_home(
             Ok(())
         })?;
         for manifest in &manifests {
+            still_held()?;
             store.delete(manifest)?;
             forgotten.manifests_removed += 1;
         }
@@ -179,6 +170,7 @@ pub fn forget_home(
             if interrupt.is_requested() {
                 return Err(ExportError::Interrupted);
             }
+            still_held()?;
             store.delete(&file.path)?;
             forgotten.files_removed += 1;
             forgotten.bytes_removed += file.len_bytes;

@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use super::error::ExportError;
 use super::layout::{HomeId, MANIFESTS};
 use super::spool::FileSpool;
-use super::store::{ExportStore, FRESH_AGE, ManifestReplaced, Put, StoredFile, StoredManifest};
+use super::store::{
+    ExportStore, FRESH_AGE, ManifestReplaced, PlaceStillHeld, Put, StoredFile, StoredManifest,
+};
 use crate::disk::{self, Replacing};
 use crate::interrupt::Interrupt;
 use crate::lock::with_lock_unless;
@@ -47,11 +49,11 @@ impl ExportStore for ExportDirectory {
     fn exclusively(
         &self,
         home_id: &HomeId,
-        work: &mut dyn FnMut() -> Result<(), ExportError>,
+        work: &mut dyn FnMut(PlaceStillHeld<'_>) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         let lock = self.at(&format!("{MANIFESTS}/{home_id}.lock"));
         disk::create_dir_all(disk::parent_of(&lock))?;
-        with_lock_unless(&lock, &self.interrupt, |_| work())
+        with_lock_unless(&lock, &self.interrupt, |held| work(&|| Ok(held.still_held()?)))
     }
 
     fn put(&self, path: &str, content: &FileSpool<'_>) -> Result<Put, ExportError> {

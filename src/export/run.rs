@@ -14,7 +14,7 @@ use super::identity::{ExportIdentity, LedgerHead};
 use super::layout::{HomeId, MANIFEST_FORMAT, data_path, manifest_path};
 use super::manifest::{ExportFile, ExportManifest, FilesByDay};
 use super::place::ExportPlace;
-use super::store::{ExportStore, ManifestReplaced, Put, StoredManifest};
+use super::store::{ExportStore, ManifestReplaced, PlaceStillHeld, Put, StoredManifest};
 use crate::archive::query::ArchiveSnapshot;
 use crate::archive::{self, Observer, Options, Paths};
 use crate::home::{Home, LockName};
@@ -171,10 +171,11 @@ impl ExportAttempt<'_> {
         let ledger = LedgerHead::of(&paths.ledger, snapshot.ledger_offset_bytes())?;
         let (identity, saved) = ExportIdentity::of_home(self.home, self.options.home_id.as_ref(), &ledger)?;
         let mut attempted = None;
-        self.store.exclusively(&identity.home_id, &mut || {
+        self.store.exclusively(&identity.home_id, &mut |place_held| {
             let (identity, last) = self.go_on_from(identity.clone(), &ledger)?;
             identity.save(self.home, saved.as_ref())?;
-            attempted = Some(self.export(&snapshot, &identity, &ledger, last)?);
+            let (manifest, summary) = self.export(&snapshot, &identity, &ledger, &last)?;
+            attempted = Some(self.publish(last, manifest, summary, place_held)?);
             Ok(())
         })?;
         attempted
@@ -207,18 +208,19 @@ impl ExportAttempt<'_> {
         Ok(LastManifest { path, version: Some(version), manifest: Some(manifest) })
     }
 
+    /// Makes the files, and the manifest that names them.
     fn export(
         &self,
         snapshot: &ArchiveSnapshot,
         identity: &ExportIdentity,
         ledger: &LedgerHead,
-        last: LastManifest,
-    ) -> Result<Attempted, ExportError> {
+        last: &LastManifest,
+    ) -> Result<(ExportManifest, ExportSummary), ExportError> {
         let old = match &last.manifest {
             Some(manifest) => manifest.by_day().map_err(|reason| ExportError::Unwritable { reason })?,
             None => FilesByDay::new(),
         };
-        let mut summary = ExportSummary {
+        let summary = ExportSummary {
             home_id: identity.home_id.to_string(),
             generation: identity.generation.clone(),
             is_new_generation: last.manifest.is_none(),
@@ -228,10 +230,13 @@ impl ExportAttempt<'_> {
         };
         let personal =
             PersonalColumns { plain: self.options.with.clone(), key: self.options.hash_key.clone() };
-        let mut new = self.kept(&old);
+        let new = self.kept(&old);
+        let mut work =
+            ExportWork { attempt: self, snapshot, identity, personal: &personal, old, new, summary };
         for table in ExportTable::ALL.into_iter().filter(|table| self.options.tables.contains(table)) {
-            self.export_table(snapshot, identity, table, &personal, &old, &mut new, &mut summary)?;
+            work.table(table)?;
         }
+        let ExportWork { old, new, mut summary, .. } = work;
         snapshot.settle()?;
         summary.files_superseded =
             old.iter().filter(|(day, file)| new.get(day).is_none_or(|new| new.path != file.path)).count()
@@ -250,7 +255,7 @@ impl ExportAttempt<'_> {
             hashed,
             files: new.into_values().collect(),
         };
-        self.publish(last, manifest, summary)
+        Ok((manifest, summary))
     }
 
     /// The files of the last manifest that this export does not look at.
@@ -264,20 +269,58 @@ impl ExportAttempt<'_> {
             .collect()
     }
 
-    /// Makes the files of a table, puts those that differ from `old`, and adds all to `new`.
-    #[allow(clippy::too_many_arguments)]
-    fn export_table(
+    /// Replaces the last manifest, unless the new one says the same.
+    fn publish(
         &self,
-        snapshot: &ArchiveSnapshot,
-        identity: &ExportIdentity,
-        table: ExportTable,
-        personal: &PersonalColumns,
-        old: &FilesByDay,
-        new: &mut FilesByDay,
-        summary: &mut ExportSummary,
-    ) -> Result<(), ExportError> {
-        let format =
-            FileFormat::new(table.columns(personal), identity.home_id.as_str(), &identity.generation)?;
+        last: LastManifest,
+        manifest: ExportManifest,
+        mut summary: ExportSummary,
+        place_held: PlaceStillHeld<'_>,
+    ) -> Result<Attempted, ExportError> {
+        (summary.bytes, summary.rows) = manifest.totals();
+        summary.files = manifest.files.len() as u64;
+        if let Some(old) = &last.manifest {
+            let same =
+                ExportManifest { seq: old.seq, created_at: old.created_at.clone(), ..manifest.clone() };
+            if same == *old {
+                summary.seq = old.seq;
+                return Ok(Attempted::Done(Box::new(summary)));
+            }
+        }
+        summary.seq = manifest.seq;
+        summary.is_manifest_written = true;
+        self.held.still_held()?;
+        place_held()?;
+        if self.options.interrupt.is_requested() {
+            return Err(ExportError::Interrupted);
+        }
+        match self.store.replace(&last.path, &manifest.to_bytes()?, last.version.as_deref())? {
+            ManifestReplaced::Yes => Ok(Attempted::Done(Box::new(summary))),
+            ManifestReplaced::No => Ok(Attempted::Overtaken { manifest: summary.manifest }),
+        }
+    }
+}
+
+/// The tables of an export: what is read, and what was made so far.
+struct ExportWork<'a> {
+    attempt: &'a ExportAttempt<'a>,
+    snapshot: &'a ArchiveSnapshot,
+    identity: &'a ExportIdentity,
+    personal: &'a PersonalColumns,
+    /// The files of the last manifest.
+    old: FilesByDay,
+    /// The files of the next manifest.
+    new: FilesByDay,
+    summary: ExportSummary,
+}
+
+impl ExportWork<'_> {
+    /// Makes the files of a table, and puts those that differ from the last manifest's.
+    fn table(&mut self, table: ExportTable) -> Result<(), ExportError> {
+        let Self { attempt: ExportAttempt { home, store, options, .. }, identity, old, new, summary, .. } =
+            self;
+        let columns = table.columns(self.personal);
+        let format = FileFormat::new(columns, identity.home_id.as_str(), &identity.generation)?;
         let mut exported = ExportedTable { table: table.as_str(), ..ExportedTable::default() };
         let finished = &mut |day: ExportDay, made: MadeFile<'_>| {
             exported.rows += made.rows;
@@ -288,7 +331,7 @@ impl ExportAttempt<'_> {
             let bytes = made.content.len_bytes();
             let file = ExportFile { path, table, day, rows: made.rows, bytes, blake3 };
             if old.get(&(table, day)) != Some(&file) {
-                match self.store.put(&file.path, &made.content)? {
+                match store.put(&file.path, &made.content)? {
                     Put::Written => {
                         summary.files_written += 1;
                         summary.bytes_written += bytes;
@@ -304,42 +347,13 @@ impl ExportAttempt<'_> {
                 }
             }
         };
-        let mut days = DaySplitter::new(table, &format, personal.key.as_ref(), self.home.root(), finished);
-        let since = self.options.since.filter(|since| *since != ExportDay::Unknown);
+        let mut days = DaySplitter::new(table, &format, self.personal.key.as_ref(), home.root(), finished);
+        let since = options.since.filter(|since| *since != ExportDay::Unknown);
         let first = since.map(|since| since.to_string());
-        snapshot
-            .rows(table.table(), first.as_deref(), &self.options.interrupt, |row| days.push(row, since))?;
+        self.snapshot
+            .rows(table.table(), first.as_deref(), &options.interrupt, |row| days.push(row, since))?;
         days.finish()?;
         summary.tables.push(exported);
         Ok(())
-    }
-
-    /// Replaces the last manifest, unless the new one says the same.
-    fn publish(
-        &self,
-        last: LastManifest,
-        manifest: ExportManifest,
-        mut summary: ExportSummary,
-    ) -> Result<Attempted, ExportError> {
-        (summary.bytes, summary.rows) = manifest.totals();
-        summary.files = manifest.files.len() as u64;
-        if let Some(old) = &last.manifest {
-            let same =
-                ExportManifest { seq: old.seq, created_at: old.created_at.clone(), ..manifest.clone() };
-            if same == *old {
-                summary.seq = old.seq;
-                return Ok(Attempted::Done(Box::new(summary)));
-            }
-        }
-        summary.seq = manifest.seq;
-        summary.is_manifest_written = true;
-        self.held.still_held()?;
-        if self.options.interrupt.is_requested() {
-            return Err(ExportError::Interrupted);
-        }
-        match self.store.replace(&last.path, &manifest.to_bytes()?, last.version.as_deref())? {
-            ManifestReplaced::Yes => Ok(Attempted::Done(Box::new(summary))),
-            ManifestReplaced::No => Ok(Attempted::Overtaken { manifest: summary.manifest }),
-        }
     }
 }

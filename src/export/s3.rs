@@ -20,7 +20,9 @@ use object_store::{
 use super::error::ExportError;
 use super::layout::HomeId;
 use super::spool::FileSpool;
-use super::store::{ExportStore, FRESH_AGE, ManifestReplaced, Put, StoredFile, StoredManifest};
+use super::store::{
+    ExportStore, FRESH_AGE, ManifestReplaced, PlaceStillHeld, Put, StoredFile, StoredManifest,
+};
 use crate::interrupt::Interrupt;
 
 /// A larger file is uploaded in parts of this size.
@@ -194,10 +196,10 @@ impl ExportStore for ExportBucket {
     fn exclusively(
         &self,
         _: &HomeId,
-        work: &mut dyn FnMut() -> Result<(), ExportError>,
+        work: &mut dyn FnMut(PlaceStillHeld<'_>) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         // A bucket has no locks; the condition of the manifest decides between exporters.
-        work()
+        work(&|| Ok(()))
     }
 
     fn put(&self, path: &str, content: &FileSpool<'_>) -> Result<Put, ExportError> {

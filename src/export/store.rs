@@ -47,16 +47,20 @@ pub(super) enum Put {
     WasThere,
 }
 
+/// Fails when the lock of a place was lost, so that another exporter or a removal may be at work.
+pub(super) type PlaceStillHeld<'l> = &'l dyn Fn() -> Result<(), ExportError>;
+
 /// A place of exports.
 pub(super) trait ExportStore {
     /// A path as messages name it.
     fn shown(&self, path: &str) -> String;
 
-    /// Keeps other exporters of a home and removals of its files away while `work` runs, where the place has locks.
+    /// Keeps other exporters of a home and removals of its files away while `work` runs, where the place has locks. `work`
+    /// asks the passed check before it replaces or deletes, because a process that was stopped for seconds loses the lock.
     fn exclusively(
         &self,
         home_id: &HomeId,
-        work: &mut dyn FnMut() -> Result<(), ExportError>,
+        work: &mut dyn FnMut(PlaceStillHeld<'_>) -> Result<(), ExportError>,
     ) -> Result<(), ExportError>;
 
     /// Writes a data file durably, unless it is there with this length and younger than [`FRESH_AGE`].

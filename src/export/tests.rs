@@ -54,8 +54,12 @@ impl Scene {
     }
 
     fn export(&self) -> Result<ExportSummary, ExportError> {
+        self.export_of(&self.home())
+    }
+
+    fn export_of(&self, home: &Home) -> Result<ExportSummary, ExportError> {
         let options = ExportOptions { home_id: Some("h".parse().unwrap()), ..ExportOptions::default() };
-        export_parquet(&self.home(), &ExportPlace::Directory(self.out()), &options, &mut Unobserved)
+        export_parquet(home, &ExportPlace::Directory(self.out()), &options, &mut Unobserved)
     }
 }
 
@@ -129,6 +133,45 @@ fn a_power_cut_at_any_moment_leaves_the_old_manifest_or_the_new_with_their_files
         seen[(seq - 1) as usize] += 1;
     });
     assert!(seen[0] > 10 && seen[1] > 10, "{seen:?}");
+}
+
+#[test]
+fn an_exporter_that_lost_the_lock_of_the_place_replaces_no_manifest() {
+    let mut lost = 0;
+    for at in (0..).step_by(3) {
+        let scene = Scene::new();
+        // A copy of the home has the same id and other locks in the home.
+        let copy = Home::at(scene.directory.path().join("copy"));
+        fs::create_dir(copy.root()).unwrap();
+        for file in walk(scene.home().root()) {
+            fs::copy(&file, copy.root().join(file.file_name().unwrap())).unwrap();
+        }
+        let (harness, is_reached, decide) = Harness::held(faults::Fault::Io, at);
+        let outcome = std::thread::scope(|scope| {
+            let first = scope.spawn(|| harness.run(|| scene.export()));
+            while is_reached.recv_timeout(std::time::Duration::from_millis(5)).is_err() {
+                if first.is_finished() {
+                    return None;
+                }
+            }
+            let lock = scene.out().join("v1/_manifests/h.lock");
+            // With content, because no other thread gets a lock while a lock file is made.
+            if fs::metadata(&lock).is_ok_and(|lock| lock.len() > 0) {
+                // As another program does when the holder was stopped for seconds.
+                fs::remove_file(lock).unwrap();
+                scene.export_of(&copy).unwrap();
+            }
+            decide.send(false).unwrap();
+            Some(first.join().unwrap())
+        });
+        let Some(outcome) = outcome else { break };
+        assert_eq!(exported(&scene.out()).unwrap(), (2, rows(&[20, 21, 22])), "{harness:?}");
+        if let Err(error) = outcome {
+            assert!(error.to_string().contains("h.lock was lost to somebody else"), "{harness:?}: {error}");
+            lost += 1;
+        }
+    }
+    assert!(lost > 3, "{lost}");
 }
 
 #[test]

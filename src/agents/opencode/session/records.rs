@@ -76,7 +76,6 @@ impl SessionHead {
         let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
         let ts =
             |message: &SessionMessage| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
-        let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
 
         let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
         records.texts.relationships = self.relationships(rules, first_ts.as_deref());
@@ -119,7 +118,7 @@ impl SessionHead {
             if !invalid.is_empty() {
                 records.invalid.push((answer.id.clone(), invalid));
             }
-            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage, parent)?;
+            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage)?;
             records.texts.turns.push(turn);
             self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
             if rules.content == ContentMode::Full {
@@ -164,7 +163,6 @@ impl SessionHead {
             |message: &SessionMessage| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
         let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
         records.texts.relationships = self.relationships(rules, first_ts.as_deref());
-        let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
         let usage_of = |answer: &SessionMessage| match rules.as_reference {
             true => answer.usage.or_zero(),
             false => answer.settled_usage(self.version.as_deref()),
@@ -198,7 +196,7 @@ impl SessionHead {
             let ts = ts(answer)?;
             let prompt = prompts.iter().rev().find(|prompt| prompt.created_ms <= answer.created_ms).copied();
             records.seen.push(answer.id.clone());
-            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage_of(answer), parent)?;
+            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage_of(answer))?;
             records.texts.turns.push(turn);
             self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
             if rules.content == ContentMode::Full {
@@ -219,6 +217,11 @@ impl SessionHead {
         list
     }
 
+    /// The session that began this one, if any.
+    fn parent_session(&self) -> Option<&[u8]> {
+        self.parent.as_deref().filter(|parent| !parent.is_empty())
+    }
+
     /// Adds the relationships of the session.
     fn relationships(&self, rules: &RecordRules<'_>, first_ts: Option<&str>) -> Vec<Vec<u8>> {
         let mut root = RecordText::of("opencode");
@@ -226,7 +229,7 @@ impl SessionHead {
         root.text("relationshipType", b"root");
         root.maybe_text("ts", first_ts.map(str::as_bytes));
         let mut rows = vec![root.finish()];
-        if let Some(parent) = self.parent.as_deref().filter(|parent| !parent.is_empty()) {
+        if let Some(parent) = self.parent_session() {
             let mut row = RecordText::of("native-opencode");
             row.text("sessionId", &self.id);
             row.text("relatedSessionId", parent);
@@ -251,7 +254,6 @@ impl SessionHead {
         rows
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn turn_record(
         &self,
         rules: &RecordRules<'_>,
@@ -260,7 +262,6 @@ impl SessionHead {
         ts: &str,
         prompt: Option<&SessionMessage>,
         usage: Usage,
-        parent: Option<&[u8]>,
     ) -> Result<Vec<u8>, GivenUp> {
         let mut record = RecordText::of("opencode");
         record.text("sessionId", &answer.session);
@@ -313,7 +314,7 @@ impl SessionHead {
         if !touched.is_empty() {
             record.texts("filesTouched", &touched);
         }
-        if let Some(parent) = parent {
+        if let Some(parent) = self.parent_session() {
             let mut subagent = RecordText::default();
             subagent.flag("isSidechain", true);
             if !rules.as_reference {
