@@ -92,7 +92,7 @@ impl Home {
         self.root.join("cursors.json")
     }
 
-    /// `export.json`: the id under which the home exports, and the generation of its ledger.
+    /// `export.json`: the id under which the home exports, the generation of its ledger, and what the last export left.
     pub fn export(&self) -> PathBuf {
         self.root.join("export.json")
     }

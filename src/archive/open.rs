@@ -126,6 +126,22 @@ impl SeenFiles {
     }
 }
 
+/// Describes the files of an archive that nobody is writing; while the description stays, so does the archive. `None` when a
+/// write could leave the description as it is: just after another write, with a write-ahead log, and where the system has no
+/// time of change.
+#[cfg(feature = "parquet")]
+pub(super) fn files_at_rest(path: &Path) -> Result<Option<String>, ArchiveError> {
+    /// The longest step of a file system's times is 2 s.
+    const REST: Duration = Duration::from_secs(3);
+    let SeenFiles { identity, len_bytes, changed_ns, log_len_bytes, .. } = SeenFiles::of(path)?;
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(changed_ns).unwrap_or(0));
+    if changed_ns <= 0 || log_len_bytes > 0 || changed + REST > SystemTime::now() {
+        return Ok(None);
+    }
+    let (device, inode) = identity.numbers();
+    Ok(Some(format!("{device} {inode} {len_bytes} {changed_ns}")))
+}
+
 /// Opens an existing archive for queries.
 ///
 /// A strictly read-only connection to a database in WAL mode leaves `-wal` and `-shm` files when the connection is

@@ -1,15 +1,16 @@
-//! `export.json` of a home: the id under which the home exports, and the generation of its ledger.
+//! `export.json` of a home: the id under which the home exports, the generation of its ledger, and what the last export left.
 //!
 //! Touches `export.json`, and reads the beginning of the ledger. Guarantees: an id and a generation are on the disk before a
 //! file has them in its name, so that an export after a crash goes on under the same names. A ledger that was replaced or
 //! became shorter begins a new generation, because the files of the rows that the ledger lost must stay.
 //!
-//! `{"version":1,"homeId":"…","generation":"…","ledger":{"bytes":…,"headBytes":…,"headBlake3":"…"}}`
+//! `{"version":1,"homeId":"…","generation":"…","ledger":{"bytes":…,"headBytes":…,"headBlake3":"…"},"last":{"proof":"…","tables":[…]}}`
 
 use std::path::Path;
 
 use super::error::ExportError;
 use super::layout::{HomeId, is_generation};
+use super::unchanged::LastExport;
 use crate::disk::{self, Replacing};
 use crate::home::Home;
 use crate::record::time::Instant;
@@ -27,6 +28,9 @@ pub(super) struct ExportIdentity {
     pub home_id: HomeId,
     pub generation: String,
     ledger: LedgerHead,
+    /// What the last export left; `None` when it could not be told from a later state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastExport>,
 }
 
 /// What tells a ledger from another ledger.
@@ -85,7 +89,12 @@ impl ExportIdentity {
         // Two copies of a home may begin in the same second.
         let random = uuid::Uuid::new_v4().simple().to_string();
         generation.push_str(&random[..4]);
-        Self { version: VERSION, home_id, generation, ledger: ledger.clone() }
+        Self { version: VERSION, home_id, generation, ledger: ledger.clone(), last: None }
+    }
+
+    /// The same identity, after an export.
+    pub(super) fn with_last(self, last: LastExport) -> Self {
+        Self { last: Some(last), ..self }
     }
 
     fn load(path: &Path) -> Result<Option<Self>, ExportError> {

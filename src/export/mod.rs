@@ -21,6 +21,7 @@ mod file;
 mod identity;
 mod layout;
 mod manifest;
+mod options;
 mod place;
 mod row_group;
 mod run;
@@ -30,6 +31,7 @@ mod spool;
 mod store;
 #[cfg(all(test, unix))]
 mod tests;
+mod unchanged;
 
 pub use clean::{CollectedGarbage, ForgottenHome, collect_garbage, forget_home};
 pub use columns::{ExportTable, HASH_SECRET_MIN_BYTES, HashKey, PersonalText, ShortSecret};
@@ -37,5 +39,6 @@ pub use day::ExportDay;
 pub use error::ExportError;
 pub use layout::{HOME_ID_MAX_BYTES, HomeId, InvalidHomeId, MANIFEST_FORMAT};
 pub use manifest::{ExportFile, ExportManifest};
+pub use options::{ExportOptions, ExportSummary, ExportedTable};
 pub use place::ExportPlace;
-pub use run::{ExportOptions, ExportSummary, ExportedTable, export_parquet};
+pub use run::export_parquet;

@@ -5,109 +5,26 @@
 //! is written only if its content differs from the file of the last manifest, so late stamps, repeated turns and a new version
 //! of this program all converge without notes about changes.
 
-use super::columns::{ExportTable, HashKey, PersonalColumns, PersonalText};
+use super::columns::{ExportTable, PersonalColumns};
 use super::day::ExportDay;
 use super::days::DaySplitter;
 use super::error::ExportError;
 use super::file::{FileFormat, MadeFile};
 use super::identity::{ExportIdentity, LedgerHead};
-use super::layout::{HomeId, MANIFEST_FORMAT, data_path, manifest_path};
+use super::layout::{MANIFEST_FORMAT, data_path, manifest_path};
 use super::manifest::{ExportFile, ExportManifest, FilesByDay};
+use super::options::{ExportOptions, ExportSummary, ExportedTable};
 use super::place::ExportPlace;
 use super::store::{ExportStore, ManifestReplaced, PlaceStillHeld, Put, StoredManifest};
-use crate::archive::query::ArchiveSnapshot;
+use super::unchanged::LastExport;
+use crate::archive::query::{ArchiveAtRest, ArchiveSnapshot};
 use crate::archive::{self, Observer, Options, Paths};
 use crate::home::{Home, LockName};
-use crate::interrupt::Interrupt;
 use crate::lock::{Held, with_lock_unless};
 use crate::record::time::Instant;
 
 /// How often an export starts over because another exporter of the home replaced the manifest.
 const ATTEMPTS_MAX: u32 = 8;
-
-/// What to export. Take the remaining fields from `ExportOptions::default()`.
-#[derive(Debug, Clone)]
-pub struct ExportOptions {
-    /// The id of the home; `None` means the id that the home has, or a random id for the first export. The home keeps an id
-    /// that is given.
-    pub home_id: Option<HomeId>,
-    /// The tables. The files of other tables stay in the manifest as they are.
-    pub tables: Vec<ExportTable>,
-    /// The kinds of personal text that are written as they are.
-    pub with: Vec<PersonalText>,
-    /// The key for hashes in the place of other personal text; without a key the columns are left out.
-    pub hash_key: Option<HashKey>,
-    /// The first day to export. The files of earlier days stay in the manifest as they are. Rows without a time are always
-    /// exported.
-    pub since: Option<ExportDay>,
-    /// When requested, ends the export with [`ExportError::Interrupted`].
-    pub interrupt: Interrupt,
-}
-
-impl Default for ExportOptions {
-    fn default() -> Self {
-        Self {
-            home_id: None,
-            tables: ExportTable::ALL.to_vec(),
-            with: Vec::new(),
-            hash_key: None,
-            since: None,
-            interrupt: Interrupt::new(),
-        }
-    }
-}
-
-/// What an export did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ExportSummary {
-    /// The id of the home.
-    pub home_id: String,
-    /// The generation of the home's ledger.
-    pub generation: String,
-    /// Why the export began a generation that the place had nothing of; `None` if it went on with one.
-    pub is_new_generation: bool,
-    /// The manifest.
-    pub manifest: String,
-    /// The number of the manifest.
-    pub seq: u64,
-    /// Whether the manifest was written. A manifest stays when it would say the same.
-    pub is_manifest_written: bool,
-    /// The number of ledger bytes whose rows are exported.
-    pub ledger_bytes: u64,
-    /// What was read, by table.
-    pub tables: Vec<ExportedTable>,
-    /// Number of files that the manifest names.
-    pub files: u64,
-    /// Number of bytes of these files.
-    pub bytes: u64,
-    /// Number of rows in these files.
-    pub rows: u64,
-    /// Number of files that were written.
-    pub files_written: u64,
-    /// Number of bytes that were written.
-    pub bytes_written: u64,
-    /// Number of files that are new in the manifest, but that an export that did not end had written.
-    pub files_found: u64,
-    /// Number of files that the last manifest named and this manifest does not. `burn export gc` removes them later.
-    pub files_superseded: u64,
-    /// How often the export started over, because another exporter of the home replaced the manifest.
-    pub restarts: u32,
-}
-
-/// What was read from a table.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ExportedTable {
-    /// The table's name.
-    pub table: &'static str,
-    /// Number of rows.
-    pub rows: u64,
-    /// Number of days that have rows.
-    pub days: u64,
-    /// Number of cells whose value changed, because it is not of the column's type: truncated, converted, or null.
-    pub lossy: u64,
-}
 
 /// Brings the archive of a home up to date and exports it to a place.
 ///
@@ -165,21 +82,81 @@ struct LastManifest {
 impl ExportAttempt<'_> {
     fn run(&self, observer: &mut impl Observer) -> Result<Attempted, ExportError> {
         let paths = Paths::of_home(self.home);
-        let build = Options { interrupt: self.options.interrupt.clone(), ..Options::default() };
-        archive::build_tail(&paths, &build, observer)?;
+        match ArchiveAtRest::of(&paths) {
+            Some(rest) => {
+                if let Some(summary) = self.unchanged(&paths, &rest)? {
+                    return Ok(Attempted::Done(Box::new(summary)));
+                }
+            }
+            None => {
+                let build = Options { interrupt: self.options.interrupt.clone(), ..Options::default() };
+                archive::build_tail(&paths, &build, observer)?;
+            }
+        }
         let snapshot = ArchiveSnapshot::begin(&paths.archive)?;
         let ledger = LedgerHead::of(&paths.ledger, snapshot.ledger_offset_bytes())?;
-        let (identity, saved) = ExportIdentity::of_home(self.home, self.options.home_id.as_ref(), &ledger)?;
+        let (identity, saved) = self.identity(&ledger)?;
         let mut attempted = None;
         self.store.exclusively(&identity.home_id, &mut |place_held| {
             let (identity, last) = self.go_on_from(identity.clone(), &ledger)?;
             identity.save(self.home, saved.as_ref())?;
-            let (manifest, summary) = self.export(&snapshot, &identity, &ledger, &last)?;
-            attempted = Some(self.publish(last, manifest, summary, place_held)?);
+            let (manifest, mut summary) = self.export(&snapshot, &identity, &ledger, &last)?;
+            let manifest = self.publish(last, manifest, &mut summary, place_held)?;
+            if let (Some(manifest), Some(files)) = (&manifest, snapshot.files_at_rest()?) {
+                let last = LastExport::of(self.options, &files, manifest, summary.tables.clone())?;
+                let left = identity.clone().with_last(last);
+                left.save(self.home, Some(&identity))?;
+            }
+            attempted = Some(match manifest {
+                Some(_) => Attempted::Done(Box::new(summary)),
+                None => Attempted::Overtaken { manifest: summary.manifest },
+            });
             Ok(())
         })?;
         attempted
             .ok_or_else(|| ExportError::Unwritable { reason: "the store did not run the export".to_owned() })
+    }
+
+    /// The identity of the home, and what of it is saved.
+    fn identity(&self, ledger: &LedgerHead) -> Result<(ExportIdentity, Option<ExportIdentity>), ExportError> {
+        ExportIdentity::of_home(self.home, self.options.home_id.as_ref(), ledger)
+    }
+
+    /// The summary of an export that has nothing to do, if that is certain.
+    fn unchanged(&self, paths: &Paths, rest: &ArchiveAtRest) -> Result<Option<ExportSummary>, ExportError> {
+        let Some(files) = &rest.files else { return Ok(None) };
+        let ledger = LedgerHead::of(&paths.ledger, rest.ledger_offset_bytes)?;
+        let (identity, saved) = self.identity(&ledger)?;
+        let Some(left) = identity.last.as_ref().filter(|_| saved.as_ref() == Some(&identity)) else {
+            return Ok(None);
+        };
+        let last = self.last_manifest(&identity)?;
+        let Some(manifest) = &last.manifest else { return Ok(None) };
+        if !left.is_same(self.options, files, manifest)? {
+            return Ok(None);
+        }
+        let (bytes, rows) = manifest.totals();
+        Ok(Some(ExportSummary {
+            seq: manifest.seq,
+            is_unchanged: true,
+            tables: left.tables.clone(),
+            files: manifest.files.len() as u64,
+            bytes,
+            rows,
+            ..self.summary(&identity, &ledger, &last)
+        }))
+    }
+
+    /// A summary without numbers.
+    fn summary(&self, identity: &ExportIdentity, ledger: &LedgerHead, last: &LastManifest) -> ExportSummary {
+        ExportSummary {
+            home_id: identity.home_id.to_string(),
+            generation: identity.generation.clone(),
+            is_new_generation: last.manifest.is_none(),
+            manifest: self.store.shown(&last.path),
+            ledger_bytes: ledger.bytes,
+            ..ExportSummary::default()
+        }
     }
 
     /// Reads the last manifest of the generation. A manifest that covers more of the ledger than there is begins a new
@@ -220,20 +197,11 @@ impl ExportAttempt<'_> {
             Some(manifest) => manifest.by_day().map_err(|reason| ExportError::Unwritable { reason })?,
             None => FilesByDay::new(),
         };
-        let summary = ExportSummary {
-            home_id: identity.home_id.to_string(),
-            generation: identity.generation.clone(),
-            is_new_generation: last.manifest.is_none(),
-            manifest: self.store.shown(&last.path),
-            ledger_bytes: ledger.bytes,
-            ..ExportSummary::default()
-        };
-        let personal =
-            PersonalColumns { plain: self.options.with.clone(), key: self.options.hash_key.clone() };
+        let (personal, summary) = (self.options.personal(), self.summary(identity, ledger, last));
         let new = self.kept(&old);
         let mut work =
             ExportWork { attempt: self, snapshot, identity, personal: &personal, old, new, summary };
-        for table in ExportTable::ALL.into_iter().filter(|table| self.options.tables.contains(table)) {
+        for table in self.options.tables() {
             work.table(table)?;
         }
         let ExportWork { old, new, mut summary, .. } = work;
@@ -269,22 +237,23 @@ impl ExportAttempt<'_> {
             .collect()
     }
 
-    /// Replaces the last manifest, unless the new one says the same.
+    /// Replaces the last manifest, unless the new one says the same. Returns the manifest that is in place; `None` if another
+    /// exporter replaced the last one.
     fn publish(
         &self,
         last: LastManifest,
         manifest: ExportManifest,
-        mut summary: ExportSummary,
+        summary: &mut ExportSummary,
         place_held: PlaceStillHeld<'_>,
-    ) -> Result<Attempted, ExportError> {
+    ) -> Result<Option<ExportManifest>, ExportError> {
         (summary.bytes, summary.rows) = manifest.totals();
         summary.files = manifest.files.len() as u64;
-        if let Some(old) = &last.manifest {
+        if let Some(old) = last.manifest {
             let same =
                 ExportManifest { seq: old.seq, created_at: old.created_at.clone(), ..manifest.clone() };
-            if same == *old {
+            if same == old {
                 summary.seq = old.seq;
-                return Ok(Attempted::Done(Box::new(summary)));
+                return Ok(Some(old));
             }
         }
         summary.seq = manifest.seq;
@@ -295,8 +264,8 @@ impl ExportAttempt<'_> {
             return Err(ExportError::Interrupted);
         }
         match self.store.replace(&last.path, &manifest.to_bytes()?, last.version.as_deref())? {
-            ManifestReplaced::Yes => Ok(Attempted::Done(Box::new(summary))),
-            ManifestReplaced::No => Ok(Attempted::Overtaken { manifest: summary.manifest }),
+            ManifestReplaced::Yes => Ok(Some(manifest)),
+            ManifestReplaced::No => Ok(None),
         }
     }
 }
@@ -321,8 +290,11 @@ impl ExportWork<'_> {
             self;
         let columns = table.columns(self.personal);
         let format = FileFormat::new(columns, identity.home_id.as_str(), &identity.generation)?;
-        let mut exported = ExportedTable { table: table.as_str(), ..ExportedTable::default() };
+        let mut exported = ExportedTable { table: table.as_str().to_owned(), ..ExportedTable::default() };
         let finished = &mut |day: ExportDay, made: MadeFile<'_>| {
+            if options.interrupt.is_requested() {
+                return Err(ExportError::Interrupted);
+            }
             exported.rows += made.rows;
             exported.days += 1;
             exported.lossy += made.lossy;

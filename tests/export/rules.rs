@@ -45,6 +45,77 @@ fn an_export_without_changes_writes_nothing() {
 }
 
 #[test]
+fn an_export_reads_nothing_only_when_nothing_can_have_changed() {
+    let scene = three_days();
+    let ledger = fs::File::options().write(true).open(scene.ledger()).unwrap();
+    ledger.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    // Until the time of a write can be told from the time of a later one.
+    let rest = || std::thread::sleep(Duration::from_millis(3100));
+    let key = scene.directory.path().join("key");
+    fs::write(&key, "0123456789abcdef").unwrap();
+    let is_unchanged = |more: &[&str]| scene.export(more)["isUnchanged"] == true;
+    assert!(!is_unchanged(&[]));
+    rest();
+    let read = scene.export(&[]);
+    let (manifest, archive) = (scene.manifest(), fs::read(scene.archive()).unwrap());
+    let unread = scene.export(&[]);
+    assert_eq!((&read["isUnchanged"], &unread["isUnchanged"]), (&json!(false), &json!(true)));
+    let as_read = serde_json::Map::from_iter(
+        unread.as_object().unwrap().clone().into_iter().chain([("isUnchanged".to_owned(), json!(false))]),
+    );
+    assert_eq!(read, Value::Object(as_read));
+    assert_eq!((scene.manifest(), fs::read(scene.archive()).unwrap()), (manifest, archive));
+    // Other options, and the same again.
+    for more in [
+        &["--tables", "turns"][..],
+        &["--since", "2026-04-21"],
+        &["--with", "project"],
+        &["--hash-key", key.to_str().unwrap()],
+        &[],
+        &["--home-id", "other"],
+    ] {
+        assert!(!is_unchanged(more), "{more:?}");
+        assert!(is_unchanged(more), "{more:?}");
+    }
+    // Another manifest, or none.
+    let path = scene.manifest_paths().pop().unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"seq\": ", "\"seq\": 1", 1)).unwrap();
+    assert!(!is_unchanged(&[]));
+    fs::remove_file(&path).unwrap();
+    let written = scene.export(&[]);
+    assert_eq!((&written["isUnchanged"], &written["isManifestWritten"]), (&json!(false), &json!(true)));
+    assert!(is_unchanged(&[]));
+    // Rows that another program changes without the state row, seen at once and after a rest.
+    let change = |model: &str| {
+        let archive = rusqlite::Connection::open(scene.archive()).unwrap();
+        archive.execute("UPDATE turns SET model = ?", [model]).unwrap();
+    };
+    let models = || {
+        let rows = scene.rows(&read_json(&path), "turns");
+        rows.iter().map(|row| row.text("model").unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    for at in ["now", "later"] {
+        change(at);
+        if at == "later" {
+            rest();
+        }
+        assert!(!is_unchanged(&[]));
+        assert_eq!(models().into_iter().collect::<Vec<_>>(), [at]);
+    }
+    assert!(is_unchanged(&[]));
+    // A change that is in the log alone.
+    let open = rusqlite::Connection::open(scene.archive()).unwrap();
+    open.execute("UPDATE turns SET model = 'logged'", []).unwrap();
+    rest();
+    assert!(!is_unchanged(&[]) && !is_unchanged(&[]));
+    assert_eq!(models().into_iter().collect::<Vec<_>>(), ["logged"]);
+    drop(open);
+    scene.append(&on(23, "m-4"));
+    assert_eq!(number(&scene.export(&[]), "rows"), 4);
+}
+
+#[test]
 fn a_late_stamp_and_a_repeated_turn_rewrite_only_their_days() {
     let scene = three_days();
     scene.export(&[]);

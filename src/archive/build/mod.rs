@@ -302,7 +302,7 @@ impl<'b> Build<'b> {
 ///
 /// Every write sets the ledger's time of modification. A write shortly before the build could have the same time as a
 /// write after the build, so the ledger must have been at rest for a while.
-fn is_untouched(source: &Source, state: &ArchiveState) -> bool {
+pub(super) fn is_untouched(source: &Source, state: &ArchiveState) -> bool {
     const REST_MS: i64 = 2000;
     let built_ms = |at: time::Instant| at.seconds * 1000 + i64::from(at.nanos / 1_000_000);
     let built_at = state.last_built_at.as_deref().and_then(time::Instant::of_turn).map(built_ms);

@@ -16,8 +16,6 @@ use crate::record::columns::{Table, tool_calls, tool_result_events, turns};
 /// The page cache of the transaction in KiB; by SQLite's rule its sorter has as much. The turns of a ledger that several
 /// agents wrote are read out of the order of the file.
 const CACHE_KIB: u32 = 32 * 1024;
-/// The number of rows between two looks at the interrupt.
-const ROWS_PER_LOOK: u32 = 4096;
 
 /// All tables of an archive as of one commit.
 pub(crate) struct ArchiveSnapshot {
@@ -45,6 +43,11 @@ impl ArchiveSnapshot {
         Ok(Self { reader, path: archive.to_owned(), added, ledger_offset_bytes })
     }
 
+    /// The archive.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The number of ledger bytes that the archive covers.
     pub(crate) fn ledger_offset_bytes(&self) -> u64 {
         self.ledger_offset_bytes
@@ -70,15 +73,10 @@ impl ArchiveSnapshot {
             None => statement.query([]),
         };
         let mut rows = found.context(&self.path, "querying it")?;
-        let mut until_look = 0;
         while let Some(row) = rows.next().context(&self.path, "querying it")? {
-            if until_look == 0 {
-                if interrupt.is_requested() {
-                    return Err(ArchiveError::Interrupted.into());
-                }
-                until_look = ROWS_PER_LOOK;
+            if interrupt.is_requested() {
+                return Err(ArchiveError::Interrupted.into());
             }
-            until_look -= 1;
             each(row)?;
         }
         Ok(())

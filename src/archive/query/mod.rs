@@ -6,6 +6,8 @@
 //! passed on one by one, so memory does not grow with their number.
 
 #[cfg(feature = "parquet")]
+mod at_rest;
+#[cfg(feature = "parquet")]
 mod by_time;
 #[cfg(feature = "usage")]
 mod every_turn;
@@ -17,6 +19,8 @@ use std::path::Path;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, Statement, params_from_iter};
 
+#[cfg(feature = "parquet")]
+pub(crate) use self::at_rest::ArchiveAtRest;
 #[cfg(feature = "parquet")]
 pub(crate) use self::by_time::ArchiveSnapshot;
 #[cfg(feature = "usage")]
