@@ -20,7 +20,7 @@ pub struct ExportOptions {
     /// The first day to export. The files of earlier days stay in the manifest as they are. Rows without a time are always
     /// exported.
     pub since: Option<ExportDay>,
-    /// When requested, ends the export with [`ExportError::Interrupted`].
+    /// When requested, ends the export with [`ExportError::Interrupted`](super::ExportError::Interrupted).
     pub interrupt: Interrupt,
 }
 
