@@ -474,6 +474,17 @@ fn exit_code(paths: &Paths, result: &BuildResult) -> anyhow::Result<ExitCode> {
         + result.compactions_applied
         + result.stamps_applied;
     let left_out = result.malformed_lines + result.rejected_lines + result.unknown_lines;
+    if result.scanned_bytes == 0
+        && let Some(found) = disk::if_there(disk::metadata_of_target(&paths.ledger))?
+        && found.len_bytes > 0
+        && archive::status(paths)?.ledger_offset_bytes == 0
+    {
+        warn(&format!(
+            "{} has {} and no line feed (LF), so there is no whole line to read",
+            paths.ledger.display(),
+            counted(found.len_bytes, "byte")
+        ));
+    }
     if stored > 0
         || left_out == 0
         || archive::status(paths)?.ledger_offset_bytes.unsigned_abs() != result.scanned_bytes

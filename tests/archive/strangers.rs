@@ -240,6 +240,10 @@ fn a_file_of_which_nothing_is_stored_is_no_ledger() {
         let (code, stderr) = rebuild_in(&place, "small.jsonl", "small.sqlite", &["--full"]);
         assert_eq!(code, Some(0), "{text:?}: {stderr}");
     }
+    // Lines that end with CR alone are one line without an end.
+    fs::write(place.path("cr.jsonl"), format!("{relationship}\r{relationship}\r")).unwrap();
+    let (code, stderr) = rebuild_in(&place, "cr.jsonl", "cr.sqlite", &["--full"]);
+    assert!(code == Some(0) && stderr.contains("no whole line to read"), "{stderr}");
     // A bad line in a tail is no reason to fail either.
     let mut ledger = fs::read(place.path("l.jsonl")).unwrap();
     assert!(place.burn(&[]).status.success());
