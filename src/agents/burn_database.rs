@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::AgentsError;
 use super::js::{self, KeyOrder};
-use super::known::each_stamp;
+use super::known::{each_stamp, session_key};
 use super::pass::{ContentMode, Gathered, LeftOut, PassRecord, ReadOptions, Reason};
 use super::report::{AgentReport, IngestObserver, IngestReport};
 use super::run::{DatabaseImport, Ingest, Run, add_up};
@@ -148,8 +148,8 @@ fn check_schema(path: &Path, database: &ForeignDatabase) -> Result<(), AgentsErr
     Ok(())
 }
 
-/// The sessions of Claude Code with events of hooks. Such an event has no time.
-fn hooked_sessions(path: &Path, database: &ForeignDatabase) -> Result<HashSet<Vec<u8>>, AgentsError> {
+/// The keys of the sessions of Claude Code with events of hooks. Such an event has no time.
+fn hooked_sessions(path: &Path, database: &ForeignDatabase) -> Result<HashSet<u64>, AgentsError> {
     let fails = |error: rusqlite::Error| unusable(path, error);
     let text = "SELECT record_json FROM tool_result_events WHERE record_json NOT LIKE '%\"ts\"%'";
     let mut statement = database.connection.prepare(text).map_err(fails)?;
@@ -160,7 +160,7 @@ fn hooked_sessions(path: &Path, database: &ForeignDatabase) -> Result<HashSet<Ve
         let json = bytes_of(row, 0).map_err(fails)?;
         let Ok(event) = document.parse(&json) else { continue };
         if js::any_text(event, "source") == Some(b"claude-code") && event.get("messageId").is_none() {
-            sessions.extend(js::any_text(event, "sessionId").map(<[u8]>::to_vec));
+            sessions.extend(js::any_text(event, "sessionId").map(session_key));
         }
     }
     Ok(sessions)

@@ -90,13 +90,16 @@ impl Usage {
         }
     }
 
+    /// Returns the counts as a record has them.
+    pub(super) fn printed(self) -> Self {
+        self.map(|count| if count.is_nan() { NO_COUNT } else { count })
+    }
+
     /// Appends the member `usage`.
     pub(super) fn write(&self, record: &mut RecordText) {
-        let mut usage = RecordText::default();
-        for (key, count) in self.counts() {
-            usage.number(key, if count.is_nan() { NO_COUNT } else { count });
-        }
-        record.raw("usage", &usage.finish());
+        record.object("usage", |usage| {
+            self.printed().counts().iter().for_each(|(key, count)| usage.number(key, *count));
+        });
     }
 }
 
@@ -144,8 +147,7 @@ impl Coverage {
 
     /// Appends the member `fidelity` of a record with the usage of one turn.
     pub(super) fn write_fidelity(&self, record: &mut RecordText) {
-        let mut coverage = RecordText::default();
-        for (key, flag) in [
+        let flags = [
             ("hasInputTokens", self.has_input),
             ("hasOutputTokens", self.has_output),
             ("hasReasoningTokens", self.has_reasoning),
@@ -155,14 +157,14 @@ impl Coverage {
             ("hasToolResultEvents", true),
             ("hasSessionRelationships", true),
             ("hasRawContent", true),
-        ] {
-            coverage.flag(key, flag);
-        }
-        let mut fidelity = RecordText::default();
-        fidelity.text("granularity", b"per-turn");
-        fidelity.raw("coverage", &coverage.finish());
-        fidelity.text("class", self.class().as_bytes());
-        record.raw("fidelity", &fidelity.finish());
+        ];
+        record.object("fidelity", |fidelity| {
+            fidelity.text("granularity", b"per-turn");
+            fidelity.object("coverage", |coverage| {
+                flags.iter().for_each(|(key, flag)| coverage.flag(key, *flag))
+            });
+            fidelity.text("class", self.class().as_bytes());
+        });
     }
 }
 

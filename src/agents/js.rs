@@ -145,6 +145,9 @@ pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
 
 /// Returns the number of UTF-16 code units of a string.
 pub(super) fn utf16_len(wtf8: &[u8]) -> usize {
+    if wtf8.is_ascii() {
+        return wtf8.len();
+    }
     let is_lead = |byte: &&u8| **byte & 0xC0 != 0x80;
     wtf8.iter().filter(is_lead).count() + wtf8.iter().filter(|byte| **byte >= 0xF0).count()
 }
@@ -285,12 +288,9 @@ impl RecordText {
         self.key(key);
         self.out.push(b'[');
         for (at, item) in items.iter().enumerate() {
-            if at > 0 {
-                self.out.push(b',');
-            }
-            let mut object = RecordText::default();
-            write(item, &mut object);
-            self.out.extend_from_slice(&object.finish());
+            self.out.extend_from_slice(if at > 0 { b",{" } else { b"{" });
+            write(item, self);
+            self.out.push(b'}');
         }
         self.out.push(b']');
     }

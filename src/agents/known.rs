@@ -8,16 +8,21 @@
 //! it, and a hook looks up a few entries in it. The file is used only as long as the ledger still has the bytes from
 //! which the file was made.
 
+mod notes;
 mod table;
 
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
+use self::notes::hash;
+pub(super) use self::notes::{
+    EventNote, EventParts, LineNote, RecordNotes, ResultNote, TurnNote, session_key,
+};
 use self::table::{Base, Tables};
 use super::AgentsError;
 use super::js;
 use crate::disk;
 use crate::home::Home;
-use crate::record::message_id::{is_unique, is_uuid};
+use crate::record::RecordKind;
 use crate::scan::json::{Document, Value, trim_js};
 use crate::scan::{self, Io, Source, chunks};
 
@@ -33,7 +38,7 @@ const ENTRIES_MAX: usize = 200_000;
 /// How many bytes of a line are read at first, before the search for its end goes on.
 const LINE_BYTES: u64 = 4 << 10;
 
-/// Hashes of the messages, results and events of the ledger.
+/// Hashes of the messages, results and events of the ledger. The fast hasher will do for keys that are hashes already.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The entries from earlier runs.
@@ -42,90 +47,16 @@ pub(super) struct Known {
     /// The number of ledger bytes that were read.
     covered_bytes: u64,
     /// Messages by id and time, with their session.
-    messages: HashMap<u64, u64>,
+    messages: FxHashMap<u64, u64>,
     /// Results by session, line, call and hash, with the number of their event.
-    results: HashMap<u64, f64>,
+    results: FxHashMap<u64, f64>,
     /// Sessions with events of hooks.
-    hooked: HashSet<u64>,
+    hooked: FxHashSet<u64>,
     /// Offsets of the lines with events of Claude Code, by session and tool use id: the first, and the others, because
     /// most calls have one event.
-    events: HashMap<u64, (u64, Vec<u64>)>,
+    events: FxHashMap<u64, (u64, Vec<u64>)>,
     /// The highest number of an event of Claude Code, by session.
-    highest: HashMap<u64, f64>,
-}
-
-fn hash(parts: &[&[u8]]) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().unwrap_or_default())
-}
-
-/// A message by its source, id and time. Copies of a message whose id is unique may have other times.
-fn message_key(source: &[u8], id: &[u8], ts: &[u8]) -> u64 {
-    hash(&[source, id, if is_unique(source, id) { b"" } else { ts }])
-}
-
-/// A prompt or a result line of Claude Code by its UUID, which a copy of the line in another session has, too.
-fn user_line_key(uuid: &[u8]) -> Option<u64> {
-    is_uuid(uuid).then(|| hash(&[b"claude-code", b"user line", uuid]))
-}
-
-/// What makes two results of a log equal besides their numbers; none for an event without a message.
-pub(super) fn result_key(event: Value<'_>) -> Option<u64> {
-    let text = |key| js::any_text(event, key);
-    let message = text("messageId")?;
-    Some(hash(&[
-        text("source")?,
-        text("sessionId")?,
-        message,
-        text("toolUseId")?,
-        text("eventSource")?,
-        text("contentHash").unwrap_or_default(),
-    ]))
-}
-
-/// The entries of a result.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum ResultNote {
-    /// A result from a line of a log, with the number of its event.
-    OfLog { key: u64, number: f64 },
-    /// A result that a hook has reported for a session.
-    OfHook { session: u64 },
-}
-
-impl ResultNote {
-    pub(super) fn of(event: Value<'_>) -> Option<Self> {
-        if let Some(key) = result_key(event) {
-            return Some(ResultNote::OfLog { key, number: js::number(event, "eventIndex").unwrap_or(0.0) });
-        }
-        // The lines of a log have a time.
-        let is_of_hook = js::any_text(event, "source") == Some(b"claude-code") && event.get("ts").is_none();
-        let session = js::any_text(event, "sessionId").filter(|_| is_of_hook)?;
-        Some(ResultNote::OfHook { session: hash(&[session]) })
-    }
-}
-
-/// The entries of an event of Claude Code.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct EventNote {
-    /// The hash of the session and the tool use id.
-    call: u64,
-    session: u64,
-    number: f64,
-}
-
-impl EventNote {
-    pub(super) fn of(event: Value<'_>) -> Option<Self> {
-        if js::any_text(event, "source") != Some(b"claude-code") {
-            return None;
-        }
-        let (session, call) = (js::any_text(event, "sessionId")?, js::any_text(event, "toolUseId")?);
-        let number = js::number(event, "eventIndex").unwrap_or(0.0);
-        Some(EventNote { call: hash(&[session, call]), session: hash(&[session]), number })
-    }
+    highest: FxHashMap<u64, f64>,
 }
 
 /// The part of the ledger from which notes were made: its length in bytes, and hashes of its first and last bytes.
@@ -235,7 +166,7 @@ impl Known {
         else {
             return Ok(());
         };
-        let pairs = |map: &HashMap<u64, u64>| map.iter().map(|(key, value)| (*key, *value)).collect();
+        let pairs = |map: &FxHashMap<u64, u64>| map.iter().map(|(key, value)| (*key, *value)).collect();
         let events = self.events.iter();
         let added = Tables {
             messages: pairs(&self.messages),
@@ -258,15 +189,19 @@ impl Known {
         }
         let Ok(root) = document.parse(trim_js(line)) else { return };
         let Some(record) = root.get("record") else { return };
-        match js::any_text(root, "kind") {
-            Some(b"turn") => self.add_turn(record),
-            Some(b"user_turn") => self.add_user_turn(record),
+        let notes = match js::any_text(root, "kind") {
+            Some(b"turn") => RecordNotes::of(RecordKind::Turn, record),
+            Some(b"user_turn") => RecordNotes::of(RecordKind::UserTurn, record),
+            // The line of a result is looked up, but not noted.
             Some(b"tool_result_event") => {
-                ResultNote::of(record).into_iter().for_each(|note| self.add_result(note));
-                EventNote::of(record).into_iter().for_each(|note| self.add_event(offset, note));
+                RecordNotes { line: None, ..RecordNotes::of(RecordKind::ToolResultEvent, record) }
             }
-            _ => {}
-        }
+            _ => return,
+        };
+        notes.turn.into_iter().for_each(|note| self.add_turn(note));
+        notes.line.into_iter().for_each(|note| self.add_user_turn(note));
+        notes.result.into_iter().for_each(|note| self.add_result(note));
+        notes.event.into_iter().for_each(|note| self.add_event(offset, note));
     }
 
     fn add_event(&mut self, offset: u64, EventNote { call, session, number }: EventNote) {
@@ -293,33 +228,24 @@ impl Known {
     }
 
     /// A turn that is in the ledger.
-    pub(super) fn add_turn(&mut self, turn: Value<'_>) {
-        let text = |key| js::any_text(turn, key);
-        if let (Some(source), Some(session), Some(id), Some(ts)) =
-            (text("source"), text("sessionId"), text("messageId"), text("ts"))
-        {
-            let key = message_key(source, id, ts);
-            if self.base.as_ref().and_then(|base| base.message(key)).is_none() {
-                self.messages.entry(key).or_insert_with(|| hash(&[session]));
-            }
-        }
+    pub(super) fn add_turn(&mut self, note: TurnNote) {
+        self.add_message(note.key, note.session);
     }
 
     /// A user turn that is in the ledger.
-    pub(super) fn add_user_turn(&mut self, user_turn: Value<'_>) {
-        let text = |key| js::any_text(user_turn, key);
-        if text("source") == Some(b"claude-code")
-            && let (Some(session), Some(key)) = (text("sessionId"), text("userUuid").and_then(user_line_key))
-            && self.base.as_ref().and_then(|base| base.message(key)).is_none()
-        {
-            self.messages.entry(key).or_insert_with(|| hash(&[session]));
+    pub(super) fn add_user_turn(&mut self, note: LineNote) {
+        self.add_message(note.key, note.session);
+    }
+
+    fn add_message(&mut self, key: u64, session: u64) {
+        if self.base.as_ref().and_then(|base| base.message(key)).is_none() {
+            self.messages.entry(key).or_insert(session);
         }
     }
 
-    /// Returns whether another session than `session` of Claude Code has the prompt or the result line with this UUID.
-    pub(super) fn is_user_line_of_another(&self, session: &[u8], uuid: &[u8]) -> bool {
-        let owner = user_line_key(uuid).and_then(|key| self.owner_of(key));
-        owner.is_some_and(|owner| owner != hash(&[session]))
+    /// Returns whether another session of Claude Code has the prompt or the result line.
+    pub(super) fn is_user_line_of_another(&self, note: LineNote) -> bool {
+        self.owner_of(note.key).is_some_and(|owner| owner != note.session)
     }
 
     /// The hash of the session that has a message or a user line.
@@ -341,40 +267,26 @@ impl Known {
     }
 
     /// Returns whether any session has the message.
-    pub(super) fn has_message(&self, turn: Value<'_>) -> bool {
-        let text = |key| js::any_text(turn, key);
-        let (Some(source), Some(id), Some(ts)) = (text("source"), text("messageId"), text("ts")) else {
-            return false;
-        };
-        let key = message_key(source, id, ts);
-        self.messages.contains_key(&key) || self.base.as_ref().is_some_and(|base| base.message(key).is_some())
+    pub(super) fn has_message(&self, note: TurnNote) -> bool {
+        self.owner_of(note.key).is_some()
     }
 
-    /// Returns whether another session than `session` has the message.
-    pub(super) fn is_of_another(&self, turn: Value<'_>) -> bool {
-        let text = |key| js::any_text(turn, key);
-        let (Some(source), Some(session), Some(id), Some(ts)) =
-            (text("source"), text("sessionId"), text("messageId"), text("ts"))
-        else {
-            return false;
-        };
-        let owner = self.owner_of(message_key(source, id, ts));
-        !id.is_empty() && owner.is_some_and(|owner| owner != hash(&[session]))
+    /// Returns whether another session has the message.
+    pub(super) fn is_of_another(&self, note: TurnNote) -> bool {
+        note.has_id && self.owner_of(note.key).is_some_and(|owner| owner != note.session)
     }
 
     /// Returns whether the ledger has the result under another number, as after a rewrite of its log that changed
     /// earlier lines. Under its own number, the append recognises it by its id.
-    pub(super) fn has_result(&self, event: Value<'_>) -> bool {
-        let Some(key) = result_key(event) else { return false };
+    pub(super) fn has_result(&self, note: ResultNote) -> bool {
+        let ResultNote::OfLog { key, number } = note else { return false };
         let of_base = || self.base.as_ref().and_then(|base| base.result(key)).map(f64::from_bits);
-        let known = self.results.get(&key).copied().or_else(of_base);
-        known.is_some_and(|number| js::number(event, "eventIndex") != Some(number))
+        self.results.get(&key).copied().or_else(of_base).is_some_and(|known| known != number)
     }
 
-    /// Returns whether the session has events of hooks.
-    pub(super) fn is_hooked(&self, session: &[u8]) -> bool {
-        let key = hash(&[session]);
-        self.hooked.contains(&key) || self.base.as_ref().is_some_and(|base| base.is_hooked(key))
+    /// Returns whether the session with this [`session_key`] has events of hooks.
+    pub(super) fn is_hooked(&self, session: u64) -> bool {
+        self.hooked.contains(&session) || self.base.as_ref().is_some_and(|base| base.is_hooked(session))
     }
 
     /// Returns the highest number among the events of a session of Claude Code, in the part of the ledger that was
@@ -570,10 +482,15 @@ mod tests {
         for id in (0..3000).chain([10_000, 11_999, 20_000, 30_000]) {
             for session in ["s0", "s3"] {
                 let line = turn(session, id);
-                let is_of_another = |known: &Known| parsed(&line, |turn| known.is_of_another(turn));
+                let is_of_another =
+                    |known: &Known| parsed(&line, |turn| known.is_of_another(TurnNote::of(turn).unwrap()));
                 assert_eq!(is_of_another(&known), is_of_another(&fresh), "turn {id} of {session}");
                 let line = event(session, id).replace("\"eventIndex\":", "\"eventIndex\":1");
-                let has_result = |known: &Known| parsed(&line, |event| known.has_result(event));
+                let has_result = |known: &Known| {
+                    parsed(&line, |event| {
+                        known.has_result(RecordNotes::of(RecordKind::ToolResultEvent, event).result.unwrap())
+                    })
+                };
                 assert_eq!(has_result(&known), has_result(&fresh), "event {id} of {session}");
             }
         }

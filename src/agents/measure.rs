@@ -4,10 +4,9 @@
 
 use std::borrow::Cow;
 
-use sha2::{Digest, Sha256};
-
 use super::js::{self, KeyOrder, RecordText};
 use super::tokens;
+use crate::record::Id;
 use crate::scan::json::{Kind, Value};
 
 /// Texts that the encoder of the TypeScript package refuses.
@@ -34,8 +33,7 @@ pub(super) fn byte_len(wtf8: &[u8]) -> usize {
 
 /// Returns the first 16 hex digits of the SHA-256.
 pub(super) fn hash16(wtf8: &[u8]) -> String {
-    let digest = Sha256::digest(js::to_utf8(wtf8).as_bytes());
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    Id::of(js::to_utf8(wtf8).as_bytes()).to_string()
 }
 
 /// Returns the number of cl100k_base tokens. Special tokens count as plain text.
@@ -49,12 +47,13 @@ pub(super) fn has_special_token(wtf8: &[u8]) -> bool {
         .any(|at| SPECIAL_TOKENS.iter().any(|token| wtf8[at..].starts_with(token)))
 }
 
-/// Appends `contentLength` and `contentHash` of a measured text, if there is one.
-pub(super) fn write_content_measures(text: Option<&[u8]>, record: &mut RecordText) {
-    if let Some(text) = text {
-        record.count("contentLength", js::utf16_len(text));
-        record.text("contentHash", hash16(text).as_bytes());
-    }
+/// Appends `contentLength` and `contentHash` of a measured text, if there is one. Returns the hash.
+pub(super) fn write_content_measures(text: Option<&[u8]>, record: &mut RecordText) -> Option<String> {
+    let text = text?;
+    let hash = hash16(text);
+    record.count("contentLength", js::utf16_len(text));
+    record.text("contentHash", hash.as_bytes());
+    Some(hash)
 }
 
 #[cfg(test)]

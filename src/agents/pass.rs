@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::AgentsError;
+use super::known::RecordNotes;
 use super::ledger_turns::NotedLedger;
 use super::project::ProjectKeys;
 use crate::disk;
@@ -192,9 +193,11 @@ impl Pass<'_> {
 }
 
 /// A record to append, as JSON text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct PassRecord {
     pub text: Vec<u8>,
+    /// The notes on a record with all members of its kind, if its reader has made them: the record is not parsed again.
+    pub notes: Option<RecordNotes>,
     /// The turn of the pass without which the record is not written.
     pub owner: Option<u32>,
     /// The stamp to append before a turn if the turn is new.
@@ -214,7 +217,16 @@ pub(super) struct PassRecord {
 
 impl From<Vec<u8>> for PassRecord {
     fn from(text: Vec<u8>) -> Self {
-        PassRecord { text, owner: None, stamp: None, branch: None, other_id: None, line: None, row: None }
+        PassRecord {
+            text,
+            notes: None,
+            owner: None,
+            stamp: None,
+            branch: None,
+            other_id: None,
+            line: None,
+            row: None,
+        }
     }
 }
 

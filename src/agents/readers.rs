@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::cursors::key_of;
 use super::ledger_turns::NotedLedger;
-use super::pass::{Agent, Candidate, Common, HandOver, Pass, Prepared, RootsOf};
+use super::pass::{Agent, Candidate, Common, HandOver, Pass, Prepared, RootsOf, Stat};
 use super::walk::Unreadable;
 use super::{AgentsError, claude, codex, gemini, opencode};
 use crate::disk;
@@ -89,6 +89,11 @@ pub(super) fn noted_ledger(agent: Agent, prepared: Option<&Prepared>) -> Option<
         Agent::Gemini => gemini::noted_ledger(prepared?),
         Agent::Claude | Agent::OpenCode => None,
     }
+}
+
+/// Returns whether a log is seen to be as its cursor says without being read.
+pub(super) fn is_unchanged(agent: Agent, stat: Stat, cursor: &[u8]) -> bool {
+    agent == Agent::Claude && claude::is_unchanged(stat, cursor)
 }
 
 /// Reads a log to its end.

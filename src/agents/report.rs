@@ -115,7 +115,7 @@ pub struct AgentReport {
     /// The roots that were searched.
     #[serde(serialize_with = "crate::disk::lossy::many")]
     pub roots: Vec<PathBuf>,
-    /// Logs that were found.
+    /// Logs to read. Logs of Claude Code that are as their cursors say are none.
     pub found_files: u64,
     /// Logs with bytes that were read.
     pub read_files: u64,
@@ -150,7 +150,7 @@ pub struct AgentReport {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct IngestReport {
-    /// Logs that were found.
+    /// Logs to read. Logs of Claude Code that are as their cursors say are none.
     pub scanned_sessions: u64,
     /// Logs that gave at least one turn.
     pub ingested_sessions: u64,
@@ -215,7 +215,7 @@ pub struct IngestProgress {
     pub agent: Agent,
     /// Finished logs.
     pub done_logs: u64,
-    /// Logs that were found.
+    /// Logs to read. Logs of Claude Code that are as their cursors say are none.
     pub logs: u64,
     /// New bytes that were read.
     pub done_bytes: u64,

@@ -5,7 +5,7 @@
 //! inside that lock, lock `ledger-index` from the look-up in the index to the last id, so that two processes that deliver
 //! one record write the record once. Writes only at the end of files, through [`lines`](super::lines) and [`index`](super::index).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::batch::{Batch, BatchEntry};
 use super::index::{FINGERPRINTS, IdIndex};
@@ -15,7 +15,7 @@ use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::LockName;
 use crate::lock::Held;
-use crate::record::Id;
+use crate::record::{Id, IdSet};
 
 /// Options of an append.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(crate) struct WrittenLines {
 #[derive(Debug, Default)]
 pub struct Pieces {
     /// The fingerprints that the index had before the first piece.
-    before: Option<HashSet<Id>>,
+    before: Option<IdSet>,
     /// The fingerprints that the pieces added, at most as many as the index keeps.
     added: VecDeque<Id>,
 }
@@ -65,9 +65,9 @@ pub struct Pieces {
 impl Pieces {
     /// Returns the fingerprints of `wanted` that make a turn a duplicate: those that [`IdIndex::known_fingerprints`]
     /// returns, without the fingerprints that earlier pieces added, and those that the index had before the first piece.
-    fn known_fingerprints(&mut self, index: &IdIndex<'_>, wanted: &[Id]) -> HashSet<Id> {
+    fn known_fingerprints(&mut self, index: &IdIndex<'_>, wanted: &[Id]) -> IdSet {
         let before = self.before.get_or_insert_with(|| index.fingerprints().collect());
-        let added: HashSet<Id> = self.added.iter().copied().collect();
+        let added: IdSet = self.added.iter().copied().collect();
         let mut known = index.known_fingerprints(wanted.iter().copied());
         known.retain(|id| !added.contains(id));
         known.extend(wanted.iter().filter(|id| before.contains(*id)));
@@ -85,12 +85,12 @@ pub(super) struct WantedEntries<'b> {
     pub(super) entries: Vec<&'b BatchEntry>,
     /// The ids of entries that an interrupted append has written. Fingerprints of these entries do not make other
     /// entries of their part duplicates.
-    pub(super) landed: HashSet<Id>,
+    pub(super) landed: IdSet,
 }
 
 impl<'b> WantedEntries<'b> {
     pub(super) fn all(batch: &'b Batch) -> Self {
-        Self { entries: batch.entries.iter().collect(), landed: HashSet::new() }
+        Self { entries: batch.entries.iter().collect(), landed: IdSet::default() }
     }
 }
 

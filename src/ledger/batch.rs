@@ -16,7 +16,7 @@ use crate::record::maker::RowMaker;
 use crate::record::message_id::certain_id;
 use crate::record::rows::Rows;
 use crate::record::strict::{Doubt, doubt_in_record, doubt_in_stamp};
-use crate::record::{Hasher, Id, ParsedLine, RecordKind, line_of};
+use crate::record::{Hasher, Id, LINE_MAX_BYTES, ParsedLine, RecordKind, line_of};
 use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, write_js_string};
 
 /// Why a batch refused a record.
@@ -110,6 +110,11 @@ struct Tools {
     hasher: Hasher,
     rows: RowMaker<'static>,
 }
+
+/// A longer record may have a text that is too long for an index, or calls whose rows take more than the archive stores. The rows
+/// of a shorter one take less than 20 MB, however its bytes are shared between its calls and the ids that their rows repeat.
+#[cfg(feature = "agents")]
+const MADE_MAX_BYTES: usize = 64 << 10;
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -238,6 +243,34 @@ impl Batch {
             let taken = taken.and_then(|()| batch.push_record(kind, root, Some(record), &mut tools));
             batch.tools = tools;
             taken
+        })
+    }
+
+    /// Does the same as [`Batch::push`] with a record that a reader of agents' logs has printed with all members of its kind,
+    /// and with its id and fingerprint. A record of at most [`MADE_MAX_BYTES`] is neither parsed nor checked, because no
+    /// limit of the archive can refuse it. Debug builds compare it with what [`Batch::push`] makes of it.
+    #[cfg(feature = "agents")]
+    pub(crate) fn push_made(
+        &mut self,
+        kind: RecordKind,
+        record: &[u8],
+        (id, fingerprint): (Id, Option<Id>),
+    ) -> Result<(), Refusal> {
+        if record.len() > MADE_MAX_BYTES || self.is_strict || self.is_unchecked {
+            return self.push(kind, record);
+        }
+        if cfg!(debug_assertions) {
+            let mut pushed = Batch::new();
+            assert_eq!(pushed.push(kind, record), Ok(()));
+            let made = pushed.entries.first().map(|entry| (entry.id, entry.fingerprint));
+            assert_eq!(made, Some((Some(id), fingerprint)), "{}", String::from_utf8_lossy(record));
+        }
+        self.counted_line(record, |batch| {
+            let start = batch.begin_line(kind);
+            batch.text.extend_from_slice(record);
+            batch.text.push(b'}');
+            batch.push_entry(start, Some(id), fingerprint, false);
+            Ok(())
         })
     }
 
@@ -413,21 +446,31 @@ impl Batch {
             }
             RecordKind::Turn | RecordKind::Compaction => {}
         }
-        let start = self.text.len();
-        self.text.extend_from_slice(b"{\"v\":1,\"kind\":\"");
-        self.text.extend_from_slice(kind.as_str().as_bytes());
-        self.text.extend_from_slice(b"\",\"record\":");
+        let start = self.begin_line(kind);
         match printed {
             Some(text) => self.text.extend_from_slice(text),
             None => stringify(record, &mut self.text),
         }
         self.text.push(b'}');
-        self.check_line(start, tools)?;
+        // User turns and relationships have no table, so that only their length can be refused.
+        let has_table = !matches!(kind, RecordKind::UserTurn | RecordKind::Relationship);
+        if has_table || (self.text.len() - start) as u64 > LINE_MAX_BYTES {
+            self.check_line(start, tools)?;
+        }
         self.keep_strict_rules(start, || doubt_in_record(kind, record))?;
         let hasher = &mut tools.hasher;
         let fingerprint = if kind == RecordKind::Turn { hasher.fingerprint(record) } else { None };
         self.push_entry(start, Some(hasher.id(kind, record)), fingerprint, false);
         Ok(())
+    }
+
+    /// Begins the line of a record, and returns where the line begins in the text.
+    fn begin_line(&mut self, kind: RecordKind) -> usize {
+        let start = self.text.len();
+        self.text.extend_from_slice(b"{\"v\":1,\"kind\":\"");
+        self.text.extend_from_slice(kind.as_str().as_bytes());
+        self.text.extend_from_slice(b"\",\"record\":");
+        start
     }
 
     fn push_parsed_stamp(&mut self, stamp: Value<'_>, tools: &mut Tools) -> Result<(), RefusalReason> {

@@ -4,7 +4,7 @@
 //! is called known only if `ledger.idx` itself has the id. Looking up a few ids costs the same whether the index has a
 //! thousand or a million ids. When a writer wrote lines and died before writing their ids, the next append first adds those ids.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
@@ -166,14 +166,14 @@ impl<'h> IdIndex<'h> {
     }
 
     /// Returns the ids of `wanted` that the index has.
-    pub(super) fn known(&mut self, wanted: impl Iterator<Item = Id>) -> Result<HashSet<Id>, LedgerError> {
-        let mut wanted: Vec<Id> = wanted.collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let in_tail = self.tail.iter().copied().filter(|id| wanted.binary_search(id).is_ok());
-        let mut known: HashSet<Id> = in_tail.collect();
+    pub(super) fn known(&mut self, wanted: impl Iterator<Item = Id>) -> Result<IdSet, LedgerError> {
+        let wanted: IdSet = wanted.collect();
+        let mut known: IdSet = self.tail.iter().copied().filter(|id| wanted.contains(id)).collect();
         let Some(ids) = &self.ids else { return Ok(known) };
-        for id in &wanted {
+        // In order, so that neighbours are found in the same pages.
+        let mut sought: Vec<Id> = wanted.difference(&known).copied().collect();
+        sought.sort_unstable();
+        for id in &sought {
             match self.sorted.contains(*id, ids)? {
                 Some(true) => {
                     known.insert(*id);
@@ -199,7 +199,7 @@ impl<'h> IdIndex<'h> {
     }
 
     /// Returns the fingerprints of `wanted` that one of the last 10 000 turns has.
-    pub(super) fn known_fingerprints(&self, wanted: impl Iterator<Item = Id>) -> HashSet<Id> {
+    pub(super) fn known_fingerprints(&self, wanted: impl Iterator<Item = Id>) -> IdSet {
         self.fingerprints.known(wanted)
     }
 
@@ -271,10 +271,9 @@ impl Fingerprints {
         Ok(read)
     }
 
-    fn known(&self, wanted: impl Iterator<Item = Id>) -> HashSet<Id> {
-        let mut wanted: Vec<Id> = wanted.collect();
-        wanted.sort_unstable();
-        self.window.iter().copied().filter(|id| wanted.binary_search(id).is_ok()).collect()
+    fn known(&self, wanted: impl Iterator<Item = Id>) -> IdSet {
+        let wanted: IdSet = wanted.collect();
+        self.window.iter().copied().filter(|id| wanted.contains(id)).collect()
     }
 
     /// Adds the fingerprints of `fresh` that are not in the window yet. Turns of one batch that share a fingerprint
@@ -366,9 +365,9 @@ impl Collected {
 impl Ledger {
     /// Returns the ids of `wanted` that the ledger has.
     #[cfg(feature = "agents")]
-    pub(crate) fn known_ids(&self, wanted: &[Id]) -> Result<HashSet<Id>, LedgerError> {
+    pub(crate) fn known_ids(&self, wanted: &[Id]) -> Result<IdSet, LedgerError> {
         if wanted.is_empty() || open_existing(self.home().ledger())?.is_none() {
-            return Ok(HashSet::new());
+            return Ok(IdSet::default());
         }
         self.locked(LockName::Ledger, |_| {
             self.locked(LockName::LedgerIndex, |_| {

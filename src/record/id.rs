@@ -43,7 +43,8 @@ impl Id {
         out.extend_from_slice(&line);
     }
 
-    fn of(text: &[u8]) -> Self {
+    /// The first 64 bits of the SHA-256 of `text`.
+    pub(crate) fn of(text: &[u8]) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = Sha256::digest(text).0;
         Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }

@@ -45,6 +45,8 @@ mod unarchived;
 pub(crate) use exact::{stored_selector, stored_stamp};
 pub use filter::{Filter, RecordOrder};
 pub(crate) use filter::{ORDINARY, RangeEnd, TimeBound, TimeBounds};
+#[cfg(feature = "agents")]
+pub(crate) use id::Fingerprinted;
 pub use id::Id;
 pub(crate) use id::{Hasher, ID_LEN_BYTES, IdSet};
 pub use kind::{LedgerLineKind, RecordKind};

@@ -8,11 +8,13 @@ use super::super::activity::{ActivityCall, TurnWords, classify};
 use super::super::calls::{self, Replacement, ToolCall};
 use super::super::fidelity::{Coverage, Usage, larger, token_count};
 use super::super::js::{self, KeyOrder, RecordText};
+use super::super::known::{RecordNotes, TurnNote};
 use super::super::pass::ReadOptions;
 use super::super::project::ProjectKeys;
 use super::super::terms::{TurnTerms, extraordinary};
 use super::graph::Invocation;
 use super::key::Key;
+use crate::record::{Fingerprinted, Hasher};
 use crate::scan::json::{Kind, Value};
 
 /// Facts that a result has about the call that it answers.
@@ -366,7 +368,17 @@ impl ClaudeMessage {
         });
     }
 
-    /// Returns the turn record.
+    /// Adds what the results of its calls tell.
+    pub(super) fn take_results(&mut self, results: &Results) {
+        for call in &mut self.calls {
+            call.is_error = results.errors.contains(&call.id);
+            if let Some(replacement) = results.replacements.get(&call.id) {
+                call.replacement = replacement.clone();
+            }
+        }
+    }
+
+    /// Returns the turn record with its notes.
     ///
     /// # Errors
     /// An error where the TypeScript package gives the file up.
@@ -374,18 +386,11 @@ impl ClaudeMessage {
         &self,
         turn_index: usize,
         path: &[u8],
-        results: &Results,
         subagent: Option<&Invocation>,
         options: &ReadOptions,
         projects: &ProjectKeys,
-    ) -> Result<Vec<u8>, &'static str> {
-        let mut calls = self.calls.clone();
-        for call in &mut calls {
-            call.is_error = results.errors.contains(&call.id);
-            if let Some(replacement) = results.replacements.get(&call.id) {
-                call.replacement = replacement.clone();
-            }
-        }
+    ) -> Result<(Vec<u8>, Option<RecordNotes>), &'static str> {
+        let calls = &self.calls;
         let mut record = RecordText::of("claude-code");
         record.raw("sessionId", &self.session_id);
         record.text("messageId", &self.id);
@@ -396,7 +401,7 @@ impl ClaudeMessage {
             true => record.raw("usage", &self.usage_as_reference),
             false => self.counts.usage().write(&mut record),
         }
-        record.objects("toolCalls", &calls, ToolCall::write);
+        record.objects("toolCalls", calls, ToolCall::write);
         record.text("sessionPath", path);
         match &self.cwd {
             None => {}
@@ -408,14 +413,14 @@ impl ClaudeMessage {
             Some(None) => {}
         }
         let touches = |name: &[u8]| matches!(name, b"Read" | b"Edit" | b"Write" | b"NotebookEdit");
-        let files = calls::files_touched(&calls, touches, false);
+        let files = calls::files_touched(calls, touches, false);
         if !files.is_empty() {
             record.texts("filesTouched", &files);
         }
         if self.is_side {
-            let mut told = RecordText::default();
-            told.flag("isSidechain", true);
-            if let Some(agent) = subagent {
+            record.object("subagent", |told| {
+                told.flag("isSidechain", true);
+                let Some(agent) = subagent else { return };
                 told.text("agentId", &agent.agent_id);
                 if !agent.parent_tool_use_id.is_empty() || options.as_reference {
                     told.text("parentToolUseId", &agent.parent_tool_use_id);
@@ -426,8 +431,7 @@ impl ClaudeMessage {
                     Some(parent) => told.text("parentAgentId", parent),
                     None => told.raw("parentAgentId", &self.session_id),
                 }
-            }
-            record.raw("subagent", &told.finish());
+            });
         }
         record.maybe_text("stopReason", self.stop_reason.as_deref());
         self.coverage.write_fidelity(&mut record);
@@ -446,7 +450,36 @@ impl ClaudeMessage {
             },
         )
         .write(&mut record);
-        Ok(record.finish())
+        let notes = if options.as_reference { None } else { self.notes() };
+        Ok((record.finish(), notes))
+    }
+
+    /// The notes on the turn; none if its model has an escape, because the model is stored as JSON text.
+    fn notes(&self) -> Option<RecordNotes> {
+        let model = self.model.as_deref().unwrap_or(b"\"\"");
+        let model = model.strip_prefix(b"\"")?.strip_suffix(b"\"").filter(|model| !model.contains(&b'\\'))?;
+        let [session, ts] = [&self.session, &self.ts_text].map(|text| text.as_deref().unwrap_or_default());
+        let [session_text, id, ts_text, model] = [session, &self.id, ts, model].map(js::to_utf8);
+        let mut hasher = Hasher::default();
+        let usage = self.counts.usage().printed();
+        let fingerprint = hasher.fingerprint_of(&Fingerprinted {
+            ts: &ts_text,
+            model: &model,
+            usage: [
+                usage.input,
+                usage.output,
+                usage.cache_read,
+                usage.cache_create_5m,
+                usage.cache_create_1h,
+            ],
+            first_args_hash: self.calls.first().map_or("", |call| &call.args_hash),
+        });
+        let id_of = hasher.id_of_parts(&["claude-code", &session_text, &id]);
+        Some(RecordNotes {
+            turn: Some(TurnNote::of_parts(b"claude-code", session, &self.id, ts)),
+            made: Some((id_of, Some(fingerprint))),
+            ..RecordNotes::default()
+        })
     }
 }
 

@@ -153,6 +153,15 @@ enum Opened<'r> {
     Reader(Box<Reader<'r>>),
 }
 
+/// Returns whether a log is as its cursor says, so that it need not be read.
+pub(super) fn is_unchanged(stat: Stat, cursor: &[u8]) -> bool {
+    ClaudeCursor::parse(cursor).is_some_and(|cursor| {
+        cursor.inode == stat.inode as f64
+            && cursor.mtime_ms == stat.mtime_ms
+            && cursor.offset == stat.size_bytes as f64
+    })
+}
+
 /// Reads a log piece by piece, to its end or to the end of a part.
 pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
     let mut reader = match Reader::open(pass)? {

@@ -8,12 +8,14 @@ mod relationships;
 mod saved;
 mod state;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::AgentsError;
 use super::super::calls::Replacement;
 use super::super::js::{self, RecordText};
+use super::super::known::{EventParts, LineNote, RecordNotes};
 use super::super::measure;
 use super::super::pass::{ContentMode, Gathered, LeftOutLine, PassRecord, ReadOptions, Reason};
 use super::super::project::ProjectKeys;
@@ -21,6 +23,7 @@ use super::graph::{Answers, Graph, Invocation};
 use super::key::Key;
 use super::log::{Evidence, LogKind, path_text};
 use super::message::{ClaudeMessage, Results, Thread, given_up, plain_text};
+use crate::record::Hasher;
 use crate::scan::json::{Kind, Value};
 
 pub(super) use self::saved::Place;
@@ -32,6 +35,16 @@ pub(super) struct Log<'l> {
     pub kind: LogKind,
     pub options: &'l ReadOptions,
     pub projects: &'l ProjectKeys,
+}
+
+impl Log<'_> {
+    /// Whether the turn of a message is written, if `end` is the first line that may still change.
+    fn is_written(&self, message: &ClaudeMessage, end: u64) -> bool {
+        match self.options.as_reference {
+            true => message.stop_reason.is_some(),
+            false => message.at < end,
+        }
+    }
 }
 
 /// The state that later lines need from the lines before a piece.
@@ -75,12 +88,13 @@ struct Pending {
     link: Option<Vec<u8>>,
     /// The message of the piece without which the record is not written.
     owner: Option<u32>,
+    notes: Option<RecordNotes>,
 }
 
 impl Pending {
     fn finish(self) -> PassRecord {
         let line = Some((self.at, self.len_bytes));
-        PassRecord { line, ..PassRecord::with(self.record.finish(), self.owner) }
+        PassRecord { line, notes: self.notes, ..PassRecord::with(self.record.finish(), self.owner) }
     }
 }
 
@@ -101,6 +115,14 @@ struct PendingRow {
     ts: Option<Vec<u8>>,
     source_session: Option<Vec<u8>>,
     source_version: Option<Vec<u8>>,
+}
+
+/// A text or a result of a user line.
+struct UserBlock<'t> {
+    /// The tool use id of a result.
+    call: Option<&'t [u8]>,
+    text: Cow<'t, [u8]>,
+    is_error: bool,
 }
 
 /// The lines of a piece.
@@ -392,47 +414,40 @@ impl<'l> Piece<'l> {
         uuid: &[u8],
         content: Option<Value<'_>>,
     ) -> Result<bool, AgentsError> {
-        let mut blocks: Vec<Vec<u8>> = Vec::new();
+        let mut blocks: Vec<UserBlock<'_>> = Vec::new();
         let mut owner = None;
-        let mut add = |kind: &[u8], id: Option<&[u8]>, text: &[u8], is_error| {
-            if self.log.options.as_reference && measure::has_special_token(text) {
-                return Err(given_up(self.log.path, "a special token of the tokenizer in a text"));
-            }
-            let mut block = RecordText::default();
-            block.text("kind", kind);
-            block.maybe_text("toolUseId", id);
-            block.count("byteLen", measure::byte_len(text));
-            block.count("approxTokens", measure::approx_tokens(text));
-            block.flag_if("isError", is_error);
-            blocks.push(block.finish());
-            Ok(())
-        };
         match content.map(|content| (content, content.kind())) {
             Some((content, Kind::String)) => {
-                let text = js::wtf8(content).unwrap_or_default();
-                if !text.is_empty() {
-                    add(b"text", None, text, false)?;
-                }
+                let text = js::wtf8(content).filter(|text| !text.is_empty());
+                blocks.extend(text.map(|text| UserBlock { call: None, text: text.into(), is_error: false }));
             }
             Some((content, Kind::Array)) => {
                 for block in content.items() {
                     match js::any_text(block, "type") {
                         Some(b"text") => {
-                            if let Some(text) = js::text(block, "text") {
-                                add(b"text", None, text, false)?;
-                            }
+                            let text = js::text(block, "text");
+                            blocks.extend(text.map(|text| UserBlock {
+                                call: None,
+                                text: text.into(),
+                                is_error: false,
+                            }));
                         }
                         Some(b"tool_result") => {
                             let Some(id) = js::any_text(block, "tool_use_id") else { continue };
                             owner = owner.or(self.tool_owner.get(id).copied());
                             let text = measure::measured_text(block.get("content")).unwrap_or_default();
-                            add(b"tool_result", Some(id), &text, js::is_true(block, "is_error"))?;
+                            let is_error = js::is_true(block, "is_error");
+                            blocks.push(UserBlock { call: Some(id), text, is_error });
                         }
                         _ => {}
                     }
                 }
             }
             _ => {}
+        }
+        if self.log.options.as_reference && blocks.iter().any(|block| measure::has_special_token(&block.text))
+        {
+            return Err(given_up(self.log.path, "a special token of the tokenizer in a text"));
         }
         if blocks.is_empty() {
             return Ok(false);
@@ -441,11 +456,23 @@ impl<'l> Piece<'l> {
         record.text("sessionId", session);
         record.text("userUuid", uuid);
         record.text("ts", js::text(line, "timestamp").unwrap_or_default());
-        record.raw("blocks", &[b"[", &blocks.join(&b","[..])[..], b"]"].concat());
+        record.objects("blocks", &blocks, |block, record| {
+            record.text("kind", if block.call.is_some() { b"tool_result" } else { b"text" });
+            record.maybe_text("toolUseId", block.call);
+            record.count("byteLen", measure::byte_len(&block.text));
+            record.count("approxTokens", measure::approx_tokens(&block.text));
+            record.flag_if("isError", block.is_error);
+        });
         let preceding = self.last_message(state);
         record.maybe_text("precedingMessageId", preceding);
         self.unlinked = Some(self.user_turns.len());
-        self.user_turns.push(Pending { at, len_bytes, record, link: None, owner });
+        let notes = (!self.log.options.as_reference).then(|| {
+            let parts = [session, uuid].map(js::to_utf8);
+            let id = Hasher::default().id_of_parts(&["claude-code", &parts[0], &parts[1]]);
+            let line = LineNote::of_parts(Some(b"claude-code"), Some(session), Some(uuid));
+            RecordNotes { line, made: Some((id, None)), ..RecordNotes::default() }
+        });
+        self.user_turns.push(Pending { at, len_bytes, record, link: None, owner, notes });
         Ok(true)
     }
 
@@ -543,12 +570,28 @@ impl<'l> Piece<'l> {
         record.maybe_text("ts", js::text(line, "timestamp"));
         record.flag_if("isError", is_error);
         let text = measure::measured_text(result.get("content"));
-        measure::write_content_measures(text.as_deref(), &mut record);
+        let content_hash = measure::write_content_measures(text.as_deref(), &mut record);
+        let notes = (!self.log.options.as_reference).then(|| {
+            let notes = RecordNotes::of_event(&EventParts {
+                source: Some(b"claude-code"),
+                session: Some(session),
+                call: Some(id),
+                event_source: Some(b"tool_result"),
+                message: js::text(line, "uuid"),
+                content_hash: content_hash.as_ref().map(String::as_bytes),
+                number: event_index as f64,
+                has_ts: js::text(line, "timestamp").is_some(),
+            });
+            let parts = [session, id].map(js::to_utf8);
+            let number = event_index.to_string();
+            let id = Hasher::default().id_of_parts(&["claude-code", &parts[0], &parts[1], &number]);
+            RecordNotes { made: Some((id, None)), ..notes }
+        });
         if let Some(replacement) = Replacement::of_result(result) {
             replacement.write(&mut record);
         }
         let owner = self.tool_owner.get(id).copied();
-        self.events.push(Pending { at, len_bytes, record, link: Some(id.to_vec()), owner });
+        self.events.push(Pending { at, len_bytes, record, link: Some(id.to_vec()), owner, notes });
     }
 
     fn system(&mut self, state: &mut State, at: (u64, u64), line: Value<'_>) {
@@ -568,6 +611,7 @@ impl<'l> Piece<'l> {
                 record,
                 link: preceding,
                 owner: None,
+                notes: None,
             });
             made_record = true;
         }
@@ -599,7 +643,7 @@ impl<'l> Piece<'l> {
         record.flag_if("isError", status == "errored");
         let content = ["content", "output", "result", "message"].iter().find_map(|key| line.get(key));
         measure::write_content_measures(measure::measured_text(content).as_deref(), &mut record);
-        self.events.push(Pending { at, len_bytes, record, link: None, owner: None });
+        self.events.push(Pending { at, len_bytes, record, link: None, owner: None, notes: None });
         true
     }
 
@@ -658,7 +702,7 @@ impl<'l> Piece<'l> {
             gathered.user_turns.push(pending.finish());
         }
         self.add_relationships(&agents, from, end, state, &mut gathered);
-        let first = self.messages.iter().find(|message| self.is_written(message, end));
+        let first = self.messages.iter().find(|message| self.log.is_written(message, end));
         gathered.content_session = first.and_then(|message| message.session.clone());
         gathered.told = Some(Box::default());
         for line in self.left_out.drain(..).filter(|line| is_last || line.offset < end) {
@@ -668,14 +712,6 @@ impl<'l> Piece<'l> {
         Ok((gathered, end))
     }
 
-    /// Whether the turn of a message is written, if `end` is the first line that may still change.
-    fn is_written(&self, message: &ClaudeMessage, end: u64) -> bool {
-        match self.log.options.as_reference {
-            true => message.stop_reason.is_some(),
-            false => message.at < end,
-        }
-    }
-
     /// The messages whose turns are written, each with the agent of its side chain.
     fn written<'s>(
         &'s self,
@@ -683,7 +719,7 @@ impl<'l> Piece<'l> {
         end: u64,
     ) -> impl Iterator<Item = (&'s ClaudeMessage, Option<&'s Invocation>)> {
         let all = self.messages.iter().zip(agents.iter().map(Option::as_ref));
-        all.filter(move |(message, _)| self.is_written(message, end))
+        all.filter(move |(message, _)| self.log.is_written(message, end))
     }
 
     fn add_turns(
@@ -698,19 +734,22 @@ impl<'l> Piece<'l> {
         let path = path_text(log.path);
         let before = if options.as_reference { 0 } else { state.known.len() };
         let mut left_out = Vec::new();
-        for (index, (message, agent)) in self.messages.iter().zip(agents).enumerate() {
+        for (index, (message, agent)) in self.messages.iter_mut().zip(agents).enumerate() {
+            message.take_results(&self.results);
+            let message = &*message;
             let mut leave_out = |reason, detail: &str| {
                 left_out.push((message.at, reason, format!("message {} {detail}", js::to_utf8(&message.id))));
             };
-            if !self.is_written(message, end) {
+            if !log.is_written(message, end) {
                 gathered.open_messages += 1;
                 leave_out(Reason::OpenMessage, "is not complete");
                 continue;
             }
-            let turn = message
-                .turn(before + index, &path, &self.results, agent.as_ref(), options, log.projects)
+            let (turn, notes) = message
+                .turn(before + index, &path, agent.as_ref(), options, log.projects)
                 .map_err(|reason| given_up(log.path, reason))?;
             let mut record = PassRecord::with(turn, Some(index as u32));
+            record.notes = notes;
             record.line = Some((message.at, message.len_bytes));
             if !options.as_reference {
                 record.stamp = message.stamp();
@@ -748,7 +787,7 @@ impl<'l> Piece<'l> {
     fn cache_read_of(&self, id: &[u8], end: u64, state: &State) -> Option<Vec<u8>> {
         let options = self.log.options;
         let message = self.by_id.get(id).map(|index| &self.messages[*index]);
-        if let Some(message) = message.filter(|message| self.is_written(message, end)) {
+        if let Some(message) = message.filter(|message| self.log.is_written(message, end)) {
             return Some(message.cache_read_json(options));
         }
         let known = state.known.get(id).filter(|_| !options.as_reference)?;
@@ -798,7 +837,7 @@ impl<'l> Piece<'l> {
         content.sort_by_key(|pending| pending.at);
         for pending in content.into_iter().filter(|pending| pending.at < end) {
             let message = pending.message.map(|index| &self.messages[index as usize]);
-            if message.is_none_or(|message| self.is_written(message, end)) {
+            if message.is_none_or(|message| self.log.is_written(message, end)) {
                 let owner = pending.user_turn.and_then(|turn| self.user_turns[turn].owner);
                 let line = Some((pending.at, 0));
                 gathered

@@ -3,13 +3,14 @@
 //! Guarantees: one append writes the records of a log with their stamps; a cursor moves only after its records are in
 //! the ledger.
 
+use rustc_hash::FxHashMap;
+
 use super::*;
 use crate::agents::claude::CARRIED;
 use crate::agents::js::RecordText;
-use crate::agents::known::{EventNote, ResultNote, result_key};
+use crate::agents::known::{EventNote, LineNote, RecordNotes, ResultNote, TurnNote};
 use crate::ledger::WrittenLines;
-use crate::record::Id;
-use crate::record::message_id::certain_id;
+use crate::record::{Id, IdSet};
 use crate::scan::json::trim_js;
 
 /// A batch that is being filled, with the kinds of its lines.
@@ -21,23 +22,23 @@ struct Filling {
     line_of: Vec<Option<usize>>,
     lines: MadeLines,
     /// The results of the batch by their keys, each with the index of its line in `lines`.
-    seen_results: HashMap<u64, usize>,
+    seen_results: FxHashMap<u64, usize>,
     /// The number of content records.
     content: u64,
     /// Pending stamps of `burn run`, claimed for this batch.
     claims: Vec<Claimed>,
     /// Ids that the ledger has among [`PassRecord::other_id`].
-    other_ids: HashSet<Id>,
+    other_ids: IdSet,
     /// The results of the queue. They become known when all records are pushed, because one line may have a result twice.
     results: Vec<ResultNote>,
     /// Notes on events, by the number of their line.
-    events: HashMap<u32, EventNote>,
+    events: FxHashMap<u32, EventNote>,
 }
 
 impl Filling {
     /// Whether another line of the batch has the same result. One line may have a result twice.
-    fn is_repeated(&mut self, line: Option<usize>, event: Value<'_>) -> bool {
-        let (Some(line), Some(key)) = (line, result_key(event)) else { return false };
+    fn is_repeated(&mut self, line: Option<usize>, result: Option<ResultNote>) -> bool {
+        let (Some(line), Some(key)) = (line, result.and_then(ResultNote::key)) else { return false };
         *self.seen_results.entry(key).or_insert(line) != line
     }
 
@@ -53,7 +54,7 @@ impl Filling {
 #[derive(Default)]
 struct MadeLines {
     lines: Vec<MadeLine>,
-    places: HashMap<(usize, u64), usize>,
+    places: FxHashMap<(usize, u64), usize>,
 }
 
 struct MadeLine {
@@ -81,11 +82,13 @@ impl MadeLines {
     }
 }
 
-/// A record that is pushed, with its parsed text and its line as an index of [`Filling::lines`].
-struct ParsedRecord<'r> {
+/// A record that is pushed, with its notes and its line as an index of [`Filling::lines`].
+struct NotedRecord<'r> {
     kind: RecordKind,
     record: &'r PassRecord,
-    root: Value<'r>,
+    notes: RecordNotes,
+    /// The parsed text, unless the reader has made the notes.
+    root: Option<Value<'r>>,
     line: Option<usize>,
 }
 
@@ -157,12 +160,12 @@ impl Run<'_> {
             kinds: Vec::new(),
             line_of: Vec::new(),
             lines: MadeLines::default(),
-            seen_results: HashMap::new(),
+            seen_results: FxHashMap::default(),
             content: 0,
             claims: Vec::new(),
             other_ids: self.known_other_ids(queue)?,
             results: Vec::new(),
-            events: HashMap::new(),
+            events: FxHashMap::default(),
         };
         for number in 0..queue.len() {
             filling.batch.join_next();
@@ -188,7 +191,7 @@ impl Run<'_> {
     }
 
     /// The ids of user turns that the TypeScript package wrote under another `userUuid`.
-    fn known_other_ids(&self, queue: &[Queued]) -> Result<HashSet<Id>, AgentsError> {
+    fn known_other_ids(&self, queue: &[Queued]) -> Result<IdSet, AgentsError> {
         let user_turns = queue.iter().flat_map(|queued| &queued.gathered.user_turns);
         let ids: Vec<Id> = user_turns.filter_map(|record| record.other_id).collect();
         Ok(Ledger::new(self.ingest.home.clone()).known_ids(&ids)?)
@@ -253,19 +256,19 @@ impl Run<'_> {
                         self.is_replay(queued, record, None, tally, filling)?;
                     }
                     None => self.push_content(queued, record, tally, filling)?,
-                    // The record is parsed once for all that needs its members.
-                    Some(kind) => match document.parse(trim_js(&record.text)) {
-                        Ok(root) => {
-                            let line = filling.lines.index_of(number, record);
-                            let parsed = ParsedRecord { kind, record, root, line };
-                            self.push_record(queued, &parsed, &mut filter, tally, filling)?;
-                        }
-                        // The batch says what is wrong with the text.
-                        Err(_) => match filling.batch.push(kind, &record.text) {
-                            Ok(()) => filling.add_kind(kind, None),
-                            Err(refusal) => self.refused(queued, record, &refusal.reason, tally)?,
-                        },
-                    },
+                    Some(kind) => {
+                        let (notes, root) = match record.notes {
+                            Some(notes) => (notes, None),
+                            None => match document.parse(trim_js(&record.text)) {
+                                Ok(root) => (RecordNotes::of(kind, root), Some(root)),
+                                // The batch says what is wrong with the text.
+                                Err(_) => (RecordNotes::default(), None),
+                            },
+                        };
+                        let line = filling.lines.index_of(number, record);
+                        let noted = NotedRecord { kind, record, notes, root, line };
+                        self.push_record(queued, &noted, &mut filter, tally, filling)?;
+                    }
                 }
             }
         }
@@ -301,30 +304,32 @@ impl Run<'_> {
     fn push_record(
         &mut self,
         queued: &Queued,
-        parsed: &ParsedRecord<'_>,
+        noted: &NotedRecord<'_>,
         filter: &mut RecordFilter,
         tally: &mut AgentReport,
         filling: &mut Filling,
     ) -> Result<(), AgentsError> {
-        let ParsedRecord { kind, record, root, line } = *parsed;
+        let NotedRecord { kind, record, notes, root, line } = *noted;
         let learns = !self.options.as_reference;
-        match kind {
-            RecordKind::Turn if learns => filter.look_at_turn(self, record, root),
-            RecordKind::ToolResultEvent if learns => filling.results.extend(ResultNote::of(root)),
-            _ => {}
+        if learns {
+            filter.look_at_turn(self, record, notes.turn);
+            filling.results.extend(notes.result);
         }
-        let Some(text) = filter.passes(self, kind, record, root, &queued.gathered)? else {
+        let Some(text) = filter.passes(self, noted, &queued.gathered)? else {
             return self.is_replay(queued, record, line, tally, filling);
         };
-        if learns && kind == RecordKind::ToolResultEvent && filling.is_repeated(line, root) {
+        if learns && filling.is_repeated(line, notes.result) {
             return Ok(());
         }
         if kind == RecordKind::Turn {
-            self.push_stamps_of_turn(&queued.path, record, root, filling);
+            self.push_stamps_of_turn(&queued.path, record, notes.turn, filling);
         }
         let number = filling.batch.entry_count() as u32;
-        let pushed = match (&text, record.row) {
-            (Cow::Borrowed(text), None) => filling.batch.push_printed(kind, text, root),
+        let pushed = match (&text, root, notes.made) {
+            (Cow::Borrowed(text), _, Some(made)) => filling.batch.push_made(kind, text, made),
+            (Cow::Borrowed(text), Some(root), _) if record.row.is_none() => {
+                filling.batch.push_printed(kind, text, root)
+            }
             _ => filling.batch.push(kind, &text),
         };
         if let Err(refusal) = pushed {
@@ -335,24 +340,23 @@ impl Run<'_> {
             return self.refused(queued, record, &refusal.reason, tally);
         }
         filling.add_kind(kind, line);
-        match (kind, &text) {
-            _ if !learns => {}
-            (RecordKind::Turn, _) => {
-                if is_certain(queued, root) {
-                    filling.batch.compare_last_by_id_alone();
-                }
-                self.ingest.known.add_turn(root);
-            }
-            (RecordKind::UserTurn, _) => self.ingest.known.add_user_turn(root),
-            (RecordKind::ToolResultEvent, Cow::Borrowed(_)) => {
-                filling.events.extend(EventNote::of(root).map(|note| (number, note)));
-            }
-            (RecordKind::ToolResultEvent, Cow::Owned(text)) => {
-                let note = with_record(text, EventNote::of).flatten();
-                filling.events.extend(note.map(|note| (number, note)));
-            }
-            _ => {}
+        if !learns {
+            return Ok(());
         }
+        if let Some(turn) = notes.turn {
+            if is_certain(queued, turn) {
+                filling.batch.compare_last_by_id_alone();
+            }
+            self.ingest.known.add_turn(turn);
+        }
+        if let Some(line) = notes.line.filter(|_| kind == RecordKind::UserTurn) {
+            self.ingest.known.add_user_turn(line);
+        }
+        let event = match &text {
+            Cow::Borrowed(_) => notes.event,
+            Cow::Owned(text) => with_record(text, |event| RecordNotes::of(kind, event).event).flatten(),
+        };
+        filling.events.extend(event.map(|event| (number, event)));
         Ok(())
     }
 
@@ -386,14 +390,15 @@ impl Run<'_> {
         &mut self,
         path: &Path,
         record: &PassRecord,
-        turn: Value<'_>,
+        turn: Option<TurnNote>,
         filling: &mut Filling,
     ) {
-        let carried = self.branches.remove(path);
+        // Hashing a path takes longer than all else here.
+        let carried = if self.branches.is_empty() { None } else { self.branches.remove(path) };
         if record.stamp.is_none() && record.branch.is_none() && carried.is_none() {
             return;
         }
-        if self.ingest.known.has_message(turn) {
+        if turn.is_some_and(|turn| self.ingest.known.has_message(turn)) {
             if let Some(carried) = carried {
                 let carried = CarriedStamp { may_be_written: true, ..carried };
                 self.branches.insert(path.to_owned(), carried);
@@ -511,12 +516,10 @@ impl Run<'_> {
 
 /// Whether a turn is told from all others by its id. Within the logs of an agent, different ids are different messages; the
 /// numbered turns of old rollouts of Codex are none.
-fn is_certain(queued: &Queued, turn: Value<'_>) -> bool {
+fn is_certain(queued: &Queued, turn: TurnNote) -> bool {
     match queued.agent {
-        Some(Agent::Claude | Agent::OpenCode | Agent::Gemini) => {
-            js::text(turn, "messageId").is_some_and(|id| !id.is_empty())
-        }
-        _ => certain_id(turn).is_some(),
+        Some(Agent::Claude | Agent::OpenCode | Agent::Gemini) => turn.has_id,
+        _ => turn.has_certain_id,
     }
 }
 
@@ -554,8 +557,8 @@ fn last_number(gathered: &Gathered) -> f64 {
 
 impl RecordFilter {
     /// Notes whether a turn repeats another session. Turns come before the other records of their pass.
-    fn look_at_turn(&mut self, run: &Run<'_>, record: &PassRecord, turn: Value<'_>) {
-        if run.ingest.known.is_of_another(turn) {
+    fn look_at_turn(&mut self, run: &Run<'_>, record: &PassRecord, turn: Option<TurnNote>) {
+        if turn.is_some_and(|turn| run.ingest.known.is_of_another(turn)) {
             self.dropped.extend(record.owner);
         }
     }
@@ -567,31 +570,17 @@ impl RecordFilter {
 
     /// Whether a record of Claude Code is of a line that another session has. Its message is before the cursor, or still
     /// to come.
-    fn is_copied(
-        &self,
-        run: &Run<'_>,
-        kind: Option<RecordKind>,
-        record: &PassRecord,
-        root: Value<'_>,
-    ) -> bool {
-        if !self.is_of_claude || record.owner.is_some() {
-            return false;
-        }
-        let known = &run.ingest.known;
-        let text = |key| js::any_text(root, key);
-        let uuid = match kind {
-            Some(RecordKind::UserTurn) => text("userUuid"),
-            Some(RecordKind::ToolResultEvent) => text("messageId"),
-            None if text("role") == Some(b"assistant") => return known.is_of_another(root),
-            None => text("messageId"),
-            Some(_) => None,
-        };
-        uuid.is_some_and(|uuid| known.is_user_line_of_another(text("sessionId").unwrap_or_default(), uuid))
+    fn is_copied(&self, run: &Run<'_>, record: &PassRecord, line: Option<LineNote>) -> bool {
+        let is_without_owner = self.is_of_claude && record.owner.is_none();
+        is_without_owner && line.is_some_and(|line| run.ingest.known.is_user_line_of_another(line))
     }
 
     fn is_copied_content(&self, run: &Run<'_>, record: &PassRecord) -> bool {
         let is_without_owner = self.is_of_claude && record.owner.is_none();
-        let is_copied = |root: Value<'_>| self.is_copied(run, None, record, root);
+        let is_copied = |root: Value<'_>| match js::any_text(root, "role") {
+            Some(b"assistant") => TurnNote::of(root).is_some_and(|turn| run.ingest.known.is_of_another(turn)),
+            _ => self.is_copied(run, record, LineNote::of(root, "messageId")),
+        };
         is_without_owner && with_record(&record.text, is_copied) == Some(true)
     }
 
@@ -599,13 +588,11 @@ impl RecordFilter {
     fn passes<'t>(
         &mut self,
         run: &mut Run<'_>,
-        kind: RecordKind,
-        record: &'t PassRecord,
-        event: Value<'_>,
+        &NotedRecord { kind, record, notes, .. }: &NotedRecord<'t>,
         gathered: &Gathered,
     ) -> Result<Option<Cow<'t, [u8]>>, AgentsError> {
         let is_reference = run.options.as_reference;
-        if self.is_dropped(record) || self.is_copied(run, Some(kind), record, event) {
+        if self.is_dropped(record) || self.is_copied(run, record, notes.line) {
             return Ok(None);
         }
         let text = Cow::Borrowed(&record.text[..]);
@@ -614,35 +601,40 @@ impl RecordFilter {
         }
         let known = &run.ingest.known;
         let import = &mut run.import;
-        let is_imported = import.as_ref().is_some_and(|import| import.has_result(event));
-        if !is_reference && known.has_result(event) && !is_imported {
+        let key = notes.result.and_then(ResultNote::key);
+        let is_imported = import.as_ref().is_some_and(|import| import.has_result(key));
+        if !is_reference && notes.result.is_some_and(|result| known.has_result(result)) && !is_imported {
             return Ok(None);
         }
-        let session = js::any_text(event, "sessionId").unwrap_or_default();
-        let is_claude = js::any_text(event, "source") == Some(b"claude-code");
-        let is_hooked = self.is_hook
-            || known.is_hooked(session)
-            || import.as_ref().is_some_and(|import| import.hooked.contains(session));
+        let is_hooked = notes.event.is_some_and(|event| {
+            self.is_hook
+                || known.is_hooked(event.session)
+                || import.as_ref().is_some_and(|import| import.hooked.contains(&event.session))
+        });
         let mut passed = Some(text);
-        if is_claude && is_hooked {
+        if is_hooked {
             // The numbers of an import go on from one event to the next.
             let goes_on = import.is_some();
             let all = import.as_mut().map_or(&mut self.numbers, |import| &mut import.numbers);
-            if !all.contains_key(session) {
-                let mut numbers = hook::Numbers::of(known, session);
-                if !self.is_hook && !goes_on {
-                    numbers.reserve(last_number(gathered));
-                }
-                all.insert(session.to_vec(), numbers);
-            }
-            let look = hook::Look { known, home: &run.ingest.home };
-            let which = if self.is_hook { hook::Renumbered::All } else { hook::Renumbered::Taken };
-            if let Some(numbers) = all.get_mut(session) {
-                passed = numbers.renumber(look, event, which)?.map(Cow::Owned);
+            let (look, is_hook) = (hook::Look { known, home: &run.ingest.home }, self.is_hook);
+            let renumbered = with_record(&record.text, |event| {
+                let session = js::any_text(event, "sessionId").unwrap_or_default();
+                let numbers = all.entry(session.to_vec()).or_insert_with(|| {
+                    let mut numbers = hook::Numbers::of(known, session);
+                    if !is_hook && !goes_on {
+                        numbers.reserve(last_number(gathered));
+                    }
+                    numbers
+                });
+                let which = if is_hook { hook::Renumbered::All } else { hook::Renumbered::Taken };
+                numbers.renumber(look, event, which)
+            });
+            if let Some(renumbered) = renumbered {
+                passed = renumbered?.map(Cow::Owned);
             }
         }
         if let (Some(import), Some(_)) = (import, &passed) {
-            import.results.extend(result_key(event));
+            import.results.extend(key);
         }
         Ok(passed)
     }

@@ -19,9 +19,9 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(agent: Agent, candidates: &[Candidate], cursors: &HashMap<&Path, Vec<u8>>) -> Self {
+    pub(super) fn new(agent: Agent, candidates: &[&Candidate], cursors: &HashMap<&Path, Vec<u8>>) -> Self {
         let mut document = Document::default();
-        let mut new_bytes = |candidate: &Candidate| {
+        let mut new_bytes = |candidate: &&Candidate| {
             let size = disk::metadata_of_target(&candidate.path).map_or(0, |found| found.len_bytes);
             let cursor = cursors.get(candidate.path.as_path()).and_then(|cursor| document.parse(cursor).ok());
             let offset = cursor.and_then(|cursor| js::number(cursor, "offsetBytes")).unwrap_or(0.0) as u64;
