@@ -423,6 +423,11 @@ pub(super) struct Run<'r> {
     pub(super) flush_bytes: usize,
     /// How much of the ledger the notes of the agent at work will know once its records are appended.
     noted: Option<NotedLedger>,
+    /// For an agent whose notes say what is written: where the ledger ends if only this run has appended to it since it was
+    /// searched for turns.
+    own_end: Option<u64>,
+    /// Whether another program has appended since.
+    is_shared: bool,
     /// Stamps of branches whose turns repeat another session, by log. They go before the next turn.
     branches: HashMap<PathBuf, CarriedStamp>,
     sidecar_lines: SidecarLines,
@@ -477,6 +482,8 @@ impl<'r> Run<'r> {
             import: None,
             flush_bytes: FLUSH_BYTES,
             noted: None,
+            own_end: None,
+            is_shared: false,
             branches: HashMap::new(),
             sidecar_lines: SidecarLines::default(),
             ingest,
@@ -520,8 +527,10 @@ impl<'r> Run<'r> {
         self.report.agents.push(tally.clone());
         let read = self.read_all(agent, &candidates, &mut tally);
         let read = read.and_then(|()| self.flush(&mut tally));
-        // The note on a log that was not read may lack turns of the ledger.
-        if let Some(noted) = self.noted.take().filter(|_| read.is_ok() && tally.skipped_files == 0) {
+        // The note on a log that was not read, or that another run has read at the same time, may lack turns of the ledger.
+        if let Some(noted) =
+            self.noted.take().filter(|_| read.is_ok() && tally.skipped_files == 0 && !self.is_shared)
+        {
             self.side.set_noted(agent, noted);
         }
         let read = match agent {
@@ -556,6 +565,8 @@ impl<'r> Run<'r> {
             threads => threads,
         };
         let reading = &reading;
+        self.own_end = noted_ledger(agent, reading.prepared.as_ref()).map(|noted| noted.bytes);
+        self.is_shared = false;
         // Most logs are as the last run has left them, and a look at them takes less time than giving them to a reader.
         let (unchanged, changed): (Vec<&Candidate>, Vec<_>) =
             candidates.iter().partition(|candidate| reading.is_unchanged(candidate));

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use relayburn_ledger::agents::{Agent, Ingest, IngestObserver, IngestOptions, IngestProgress};
+use relayburn_ledger::home::Home;
+use relayburn_ledger::interrupt::Interrupt;
 use serde_json::{Value, json};
 
 use super::ingest::age;
@@ -229,6 +232,63 @@ fn a_turn_goes_on_after_its_notes_are_lost() {
         let turns = sandbox.lines("turn");
         assert_eq!(inputs(&turns), [100, 200, 300, 400], "{loses}: {:?}", ids(&turns));
         assert_eq!(sandbox.ingest(&[])["appended"]["turns"], 0, "{loses}");
+    }
+}
+
+/// Lets the log grow and another run read it once the first run has read it.
+struct Meanwhile<'s> {
+    sandbox: &'s Sandbox,
+    log: &'s [Value],
+    is_done: bool,
+}
+
+impl IngestObserver for Meanwhile<'_> {
+    fn note(&mut self, _text: &str) {}
+
+    fn progress(&mut self, _progress: IngestProgress) {
+        if !std::mem::replace(&mut self.is_done, true) {
+            self.sandbox.put(self.log);
+            self.sandbox.ingest(&[]);
+        }
+    }
+}
+
+#[test]
+fn two_runs_at_once_count_a_turn_once() {
+    let first = [meta(json!({})), started(1), count(100, 100), count(300, 200), count(600, 300)];
+    let log: Vec<Value> = first.into_iter().chain([complete(1), started(2), count(700, 100)]).collect();
+    // The turn is new, or a part of it is written.
+    for before in [None, Some(&log[..3])] {
+        let sandbox = Sandbox::new();
+        let settle = || {
+            for _ in 0..2 {
+                sandbox.rest();
+                sandbox.ingest(&[]);
+            }
+        };
+        if let Some(before) = before {
+            sandbox.put(before);
+            settle();
+        }
+        sandbox.put(&log[..4]);
+        if before.is_some() {
+            // This run notes when it saw the log.
+            sandbox.ingest(&[]);
+            sandbox.rest();
+        }
+        let options = IngestOptions {
+            agents: vec![Agent::Codex],
+            roots: vec![(Agent::Codex, sandbox.0.path().join(".codex/sessions"))],
+            ..IngestOptions::default()
+        };
+        let mut meanwhile = Meanwhile { sandbox: &sandbox, log: &log, is_done: false };
+        let mut first = Ingest::new(Home::at(sandbox.home()), options);
+        first.run(&mut meanwhile, &Interrupt::new()).unwrap();
+        assert!(meanwhile.is_done);
+        settle();
+        let turns = sandbox.lines("turn");
+        assert_eq!(inputs(&turns).iter().sum::<u64>(), 700, "{before:?}: {:?}", ids(&turns));
+        assert_eq!(sandbox.ingest(&[])["appended"]["turns"], 0, "{before:?}");
     }
 }
 

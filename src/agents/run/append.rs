@@ -31,6 +31,8 @@ struct Filling {
     other_ids: IdSet,
     /// The results of the queue. They become known when all records are pushed, because one line may have a result twice.
     results: Vec<ResultNote>,
+    /// The turns of the batch: the number of the line, and the index of the log in the queue.
+    turns: Vec<(u32, usize)>,
     /// Notes on events, by the number of their line.
     events: FxHashMap<u32, EventNote>,
 }
@@ -84,6 +86,8 @@ impl MadeLines {
 
 /// A record that is pushed, with its notes and its line as an index of [`Filling::lines`].
 struct NotedRecord<'r> {
+    /// The index of its log in the queue.
+    log: usize,
     kind: RecordKind,
     record: &'r PassRecord,
     notes: RecordNotes,
@@ -112,8 +116,9 @@ impl Run<'_> {
             disk::create_dir_all(self.ingest.home.root())?;
             let home = self.ingest.home.clone();
             let interrupt = self.interrupt.clone();
-            let appended =
-                with_lock_unless(&home.lock(LockName::Ledger), &interrupt, |_| self.append(&queue, tally));
+            let appended = with_lock_unless(&home.lock(LockName::Ledger), &interrupt, |_| {
+                self.append(&mut queue, tally)
+            });
             if appended.is_err() {
                 // It knows turns that are not written.
                 self.ingest.known = Known::default();
@@ -146,7 +151,7 @@ impl Run<'_> {
     }
 
     /// Appends queued records, under lock `ledger`.
-    fn append(&mut self, queue: &[Queued], tally: &mut AgentReport) -> Result<(), AgentsError> {
+    fn append(&mut self, queue: &mut [Queued], tally: &mut AgentReport) -> Result<(), AgentsError> {
         let as_reference = self.options.as_reference;
         if !as_reference || self.is_hook {
             self.ingest.known.catch_up(&self.ingest.home)?;
@@ -165,6 +170,7 @@ impl Run<'_> {
             claims: Vec::new(),
             other_ids: self.known_other_ids(queue)?,
             results: Vec::new(),
+            turns: Vec::new(),
             events: FxHashMap::default(),
         };
         for number in 0..queue.len() {
@@ -177,7 +183,10 @@ impl Run<'_> {
             self.observer
                 .note(&format!("[burn] skipping content records with unsafe sessionId: {session:?}"));
         }
-        let mut lines = self.write_batch(filling, tally)?;
+        let (mut lines, lost) = self.write_batch(filling, tally)?;
+        for number in lost {
+            queue[number].gathered.side = None;
+        }
         lines.sort_unstable_by_key(|line| (line.queued, line.place.0));
         for line in lines {
             let Some(reason) = line.unwritten.filter(|_| !as_reference) else { continue };
@@ -266,7 +275,7 @@ impl Run<'_> {
                             },
                         };
                         let line = filling.lines.index_of(number, record);
-                        let noted = NotedRecord { kind, record, notes, root, line };
+                        let noted = NotedRecord { log: number, kind, record, notes, root, line };
                         self.push_record(queued, &noted, &mut filter, tally, filling)?;
                     }
                 }
@@ -309,7 +318,7 @@ impl Run<'_> {
         tally: &mut AgentReport,
         filling: &mut Filling,
     ) -> Result<(), AgentsError> {
-        let NotedRecord { kind, record, notes, root, line } = *noted;
+        let NotedRecord { log, kind, record, notes, root, line } = *noted;
         let learns = !self.options.as_reference;
         if learns {
             filter.look_at_turn(self, record, notes.turn);
@@ -340,6 +349,9 @@ impl Run<'_> {
             return self.refused(queued, record, &refusal.reason, tally);
         }
         filling.add_kind(kind, line);
+        if kind == RecordKind::Turn {
+            filling.turns.push((number, log));
+        }
         if !learns {
             return Ok(());
         }
@@ -448,13 +460,15 @@ impl Run<'_> {
         self.left_out(&queued.path, left_out, tally)
     }
 
-    /// Appends a filled batch and counts what was written. Returns the lines that made records.
+    /// Appends a filled batch and counts what was written. Returns the lines that made records, and the logs in the queue whose
+    /// notes must not be saved: another run has written one of their turns at the same time, perhaps with other counts, and the
+    /// note would call the counts of this run written. Without it, the next run takes the turn from the ledger.
     fn write_batch(
         &mut self,
         filling: Filling,
         tally: &mut AgentReport,
-    ) -> Result<Vec<MadeLine>, AgentsError> {
-        let Filling { batch, kinds, line_of, mut lines, content, claims, events, .. } = filling;
+    ) -> Result<(Vec<MadeLine>, Vec<usize>), AgentsError> {
+        let Filling { batch, kinds, line_of, mut lines, content, claims, turns, events, .. } = filling;
         let content = content - batch.skipped().min(content);
         let mut written = WrittenLines::default();
         let ledger = Ledger::new(self.ingest.home.clone()).with_interrupt(self.interrupt);
@@ -477,6 +491,11 @@ impl Run<'_> {
             let appended: Vec<_> = written.numbers.iter().map(line).collect();
             self.ingest.known.take_appended(written.end_bytes, &appended);
         }
+        let len_bytes: u64 = written.numbers.iter().map(|number| batch.entry_len_bytes(*number)).sum();
+        if let Some(own_end) = self.own_end.filter(|_| !kinds.is_empty()) {
+            self.is_shared |= own_end + len_bytes != written.end_bytes;
+            self.own_end = Some(written.end_bytes);
+        }
         let written = written.numbers;
         for number in &written {
             if let Some(Some(kind)) = kinds.get(*number as usize) {
@@ -490,7 +509,8 @@ impl Run<'_> {
         let duplicate_lines = kinds.len() as u64 - (written.len() as u64).min(kinds.len() as u64);
         tally.duplicates += duplicates;
         tally.appended.content += content - duplicates.saturating_sub(duplicate_lines).min(content);
-        Ok(lines.lines)
+        let is_lost = |(number, _): &(u32, usize)| self.is_shared && !written.contains(number);
+        Ok((lines.lines, turns.into_iter().filter(is_lost).map(|(_, queued)| queued).collect()))
     }
 
     /// Claims the pending stamp of a session.
