@@ -203,6 +203,11 @@ impl RecordText {
         record
     }
 
+    /// Takes the memory for so many bytes at once.
+    pub(super) fn reserve(&mut self, len_bytes: usize) {
+        self.out.reserve(len_bytes);
+    }
+
     fn key(&mut self, key: impl AsRef<[u8]>) {
         match self.out.last() {
             None => self.out.push(b'{'),

@@ -4,6 +4,8 @@
 
 use std::collections::HashSet;
 
+use rustc_hash::FxHashSet;
+
 use super::LedgerError;
 use super::batch::{Batch, ContentEntry};
 use super::lines::LineFile;
@@ -20,7 +22,7 @@ pub(crate) struct SidecarLines {
     identity: Option<Identity>,
     /// The lines before this byte have a key.
     read_bytes: u64,
-    keys: HashSet<u64>,
+    keys: FxHashSet<u64>,
 }
 
 /// A key of a line without its LF. Equal lines have equal keys; two lines with equal keys may differ.
@@ -63,7 +65,7 @@ impl SidecarLines {
         // Compare without the LF, because the last line of the file may lack its LF.
         let line = |entry: &ContentEntry| batch.line(&(entry.line.start..entry.line.end - 1));
         let keys: Vec<u64> = entries.iter().map(|entry| line_key(line(entry))).collect();
-        let doubtful: HashSet<u64> = keys.iter().copied().filter(|key| !self.keys.insert(*key)).collect();
+        let doubtful: FxHashSet<u64> = keys.iter().copied().filter(|key| !self.keys.insert(*key)).collect();
         let is_doubtful = |key: &u64| doubtful.contains(key);
         let pairs = || entries.iter().copied().zip(&keys);
         let compared: HashSet<&[u8]> =

@@ -4,7 +4,7 @@
 //! Example: u1 ← a1 (calls Task t1) ← u2 (side chain) ← a2 (side chain). The walk from a2 reaches u2 and then a1. a1
 //! has the call t1, and u2 does not answer t1, so a2 belongs to the agent u2, which t1 spawned.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
 
 use super::super::js;
 use super::key::{Key, hash};
@@ -151,7 +151,7 @@ impl Graph {
 
     /// Reads what [`Graph::pack`] wrote.
     pub(super) fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
-        let mut ids = HashSet::new();
+        let mut ids = HashSet::default();
         let nodes = from.each(|from| {
             let (key, parent, is_side) = (from.key()?, from.maybe(Unpacker::key)?, from.flag()?);
             let role = if from.flag()? {
@@ -188,7 +188,7 @@ impl Graph {
     /// its parents.
     fn crossing(&self, uuid: &Key, answers: &mut Answers) -> Option<(Key, Key)> {
         let mut walked: Vec<Key> = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         let mut at = uuid.clone();
         let found = loop {
             if let Some(known) = answers.crossings.get(&at) {

@@ -1,6 +1,6 @@
 //! One answer of the model: joins the assistant lines with one `message.id` into a turn.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::AgentsError;
@@ -16,6 +16,9 @@ use super::graph::Invocation;
 use super::key::Key;
 use crate::record::{Fingerprinted, Hasher};
 use crate::scan::json::{Kind, Value};
+
+/// The length of most turns.
+const TURN_BYTES: usize = 1_300;
 
 /// Facts that a result has about the call that it answers.
 #[derive(Debug, Default)]
@@ -392,6 +395,7 @@ impl ClaudeMessage {
     ) -> Result<(Vec<u8>, Option<RecordNotes>), &'static str> {
         let calls = &self.calls;
         let mut record = RecordText::of("claude-code");
+        record.reserve(TURN_BYTES);
         record.raw("sessionId", &self.session_id);
         record.text("messageId", &self.id);
         record.count("turnIndex", turn_index);

@@ -9,8 +9,9 @@ mod saved;
 mod state;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use super::super::AgentsError;
 use super::super::calls::Replacement;
@@ -61,6 +62,11 @@ pub(super) struct State {
     known: HashMap<Vec<u8>, KnownMessage>,
     /// First lines of the messages on side chains.
     side_messages: Vec<Key>,
+    /// The agents of the first `looked_at` of these messages, by the tool use ids that spawned them.
+    agents: HashMap<Vec<u8>, Vec<u8>>,
+    looked_at: usize,
+    /// Those of the first `looked_at` messages whose agents were not found, because lines may name their parents later.
+    without_agent: Vec<Key>,
     /// First lines of side chains, by the lines of the chain.
     chains: HashMap<Key, Key>,
     /// Whether the marker of the evidence comes from a line that will be read again.
@@ -171,7 +177,7 @@ impl<'l> Piece<'l> {
         Piece {
             log,
             messages: Vec::new(),
-            by_id: HashMap::new(),
+            by_id: HashMap::default(),
             open: Vec::new(),
             results: Results::default(),
             user_turns: Vec::new(),
@@ -181,13 +187,13 @@ impl<'l> Piece<'l> {
             content: Vec::new(),
             rows: Vec::new(),
             has_root: false,
-            explicit: HashSet::new(),
+            explicit: HashSet::default(),
             last_messages: Vec::new(),
             prompts: Vec::new(),
-            calls: HashMap::new(),
+            calls: HashMap::default(),
             event_calls: Vec::new(),
             marker_at: None,
-            tool_owner: HashMap::new(),
+            tool_owner: HashMap::default(),
             left_out: Vec::new(),
             gathered: Gathered::default(),
         }
@@ -801,32 +807,26 @@ impl<'l> Piece<'l> {
         &mut self,
         agents: &[Option<Invocation>],
         end: u64,
-        state: &State,
+        state: &mut State,
         answers: &mut Answers,
         gathered: &mut Gathered,
     ) {
         let events = std::mem::take(&mut self.events);
-        let mut by_tool: HashMap<&[u8], &[u8]> = HashMap::new();
+        let mut by_tool: HashMap<&[u8], &[u8]> = HashMap::default();
         for (message, agent) in self.written(agents, end) {
             if let Some(agent) = agent.filter(|_| message.is_side) {
                 by_tool.entry(&agent.parent_tool_use_id).or_insert(&agent.agent_id);
             }
         }
-        let mut earlier: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
         // Most results answer no call that spawns an agent, and then the agents before the piece are not needed.
         let is_of_agent = |event: &Pending| event.link.as_ref().is_some_and(|id| state.graph.is_spawn(id));
         if !self.log.options.as_reference && events.iter().any(is_of_agent) {
-            for uuid in &state.side_messages {
-                if let Some(agent) = state.graph.invocation(uuid, answers) {
-                    earlier.entry(agent.parent_tool_use_id).or_insert(agent.agent_id);
-                }
-            }
+            state.find_agents(answers);
         }
         for mut pending in events.into_iter().filter(|pending| pending.at < end) {
-            let agent = pending
-                .link
-                .as_ref()
-                .and_then(|id| by_tool.get(&id[..]).copied().or_else(|| earlier.get(id).map(Vec::as_slice)));
+            let agent = pending.link.as_ref().and_then(|id| {
+                by_tool.get(&id[..]).copied().or_else(|| state.agents.get(id).map(Vec::as_slice))
+            });
             pending.record.maybe_text("agentId", agent);
             gathered.tool_result_events.push(pending.finish());
         }

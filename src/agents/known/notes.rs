@@ -8,7 +8,7 @@ use crate::record::{Id, RecordKind};
 use crate::scan::json::Value;
 
 pub(super) fn hash(parts: &[&[u8]]) -> u64 {
-    // Hashing one short text takes half as long as feeding its parts to a hasher.
+    // One text, because a hasher that takes parts has a state of two kilobytes.
     let mut text = Vec::with_capacity(256);
     for part in parts {
         text.extend_from_slice(&(part.len() as u64).to_le_bytes());

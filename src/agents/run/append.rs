@@ -405,7 +405,7 @@ impl Run<'_> {
         turn: Option<TurnNote>,
         filling: &mut Filling,
     ) {
-        // Hashing a path takes longer than all else here.
+        // A look-up would hash the path for each turn.
         let carried = if self.branches.is_empty() { None } else { self.branches.remove(path) };
         if record.stamp.is_none() && record.branch.is_none() && carried.is_none() {
             return;

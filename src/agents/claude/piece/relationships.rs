@@ -18,7 +18,7 @@ impl Piece<'_> {
         for row in self.rows.iter().filter(|row| row.at < end) {
             rows.explicit(row);
         }
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         for (message, agent) in self.written(agents, end) {
             if let Some(agent) = agent.filter(|agent| seen.insert(&agent.agent_id)) {
                 rows.subagent(message, agent);

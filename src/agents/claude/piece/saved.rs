@@ -38,10 +38,12 @@ impl Place {
 impl State {
     /// Returns the bytes of the file; none if the state is too large to be kept.
     pub(in crate::agents::claude) fn saved(&self, place: Place) -> Option<Vec<u8>> {
-        let mut packer = Packer(place.bytes().to_vec());
+        let mut packer = Packer([&MAGIC[..], &[0; PLACE_AT - SUM_AT], &place.bytes()].concat());
         self.pack(&mut packer);
-        (packer.0.len() <= STATE_MAX_BYTES)
-            .then(|| [MAGIC, &blake3::hash(&packer.0).as_bytes()[..16], &packer.0].concat())
+        let Packer(mut bytes) = packer;
+        let sum = blake3::hash(&bytes[PLACE_AT..]);
+        bytes[SUM_AT..PLACE_AT].copy_from_slice(&sum.as_bytes()[..PLACE_AT - SUM_AT]);
+        (bytes.len() <= STATE_MAX_BYTES).then_some(bytes)
     }
 
     /// Reads the state that was kept for this log and cursor.
@@ -104,7 +106,7 @@ impl State {
             side_messages: from.each(Unpacker::key)?,
             chains: from.each(|from| Some((from.key()?, from.key()?)))?,
             branch: from.maybe_text()?,
-            marker_is_held: false,
+            ..State::default()
         };
         from.0.is_empty().then_some(state)
     }

@@ -121,6 +121,22 @@ impl State {
         Some(branch_stamp(session, ts, branch, is_first))
     }
 
+    /// Finds the agents of the messages on side chains. A message whose agent was found before is not looked at again,
+    /// because the time would grow with the square of the log otherwise.
+    pub(super) fn find_agents(&mut self, answers: &mut Answers) {
+        let mut waiting = std::mem::take(&mut self.without_agent);
+        waiting.extend_from_slice(&self.side_messages[self.looked_at..]);
+        self.looked_at = self.side_messages.len();
+        for uuid in waiting {
+            match self.graph.invocation(&uuid, answers) {
+                Some(agent) => {
+                    self.agents.entry(agent.parent_tool_use_id).or_insert(agent.agent_id);
+                }
+                None => self.without_agent.push(uuid),
+            }
+        }
+    }
+
     /// Returns the thread of a line.
     pub(super) fn thread(&mut self, line: Value<'_>) -> Thread {
         if !js::is_true(line, "isSidechain") {
