@@ -13,6 +13,8 @@
 //! the first and the last MiB and [`SAMPLES`] evenly spaced pieces of [`SAMPLE_BYTES`], so that its cost is bounded.
 //! So a ledger that was rewritten only between the samples, at the same length, is not noticed.
 
+use std::cell::Cell;
+
 use crate::scan::{ScanError, Source};
 
 /// Up to this cursor the checksum reads all bytes before the cursor.
@@ -20,6 +22,7 @@ const WHOLE_MAX_BYTES: u64 = 32 << 20;
 const EDGE_BYTES: u64 = 1 << 20;
 const SAMPLES: u64 = 1024;
 const SAMPLE_BYTES: u64 = 4096;
+/// Large, because reading an edge in smaller pieces makes the system read ahead, then and at the samples.
 const PIECE_BYTES: u64 = 1 << 20;
 
 const SUM_BITS: u32 = 21;
@@ -71,11 +74,20 @@ impl serde::Serialize for Restart {
     }
 }
 
+/// The sum of the pieces before the last MiB that a check has just read, with their distance: the next mark of a cursor with
+/// the same distance need not read them again.
+pub type CheckedPieces = Cell<Option<(u64, u32)>>;
+
 /// Checks whether a build can go on at `cursor`. Returns `None` when it can.
 ///
 /// # Errors
 /// When the ledger cannot be read.
-pub fn check(source: &Source, cursor: i64, mark: i32) -> Result<Option<Restart>, ScanError> {
+pub fn check(
+    source: &Source,
+    cursor: i64,
+    mark: i32,
+    checked: &CheckedPieces,
+) -> Result<Option<Restart>, ScanError> {
     let Ok(cursor) = u64::try_from(cursor) else { return Ok(Some(Restart::CursorInsideLine)) };
     if cursor > source.len_bytes() {
         return Ok(Some(Restart::LedgerShrank));
@@ -84,8 +96,12 @@ pub fn check(source: &Source, cursor: i64, mark: i32) -> Result<Option<Restart>,
         return Ok(Some(Restart::CursorInsideLine));
     }
     let mark = mark as u32;
-    if mark != 0 && mark >> SUM_BITS == cursor_bits(cursor) && checksum(source, cursor)? != mark & SUM_MASK {
-        return Ok(Some(Restart::LedgerRewritten));
+    if mark != 0 && mark >> SUM_BITS == cursor_bits(cursor) {
+        let (sum, pieces) = checksum(source, cursor, None)?;
+        if sum != mark & SUM_MASK {
+            return Ok(Some(Restart::LedgerRewritten));
+        }
+        checked.set(pieces);
     }
     Ok(None)
 }
@@ -96,15 +112,17 @@ pub fn is_marked(cursor: i64, mark: i32) -> bool {
     u64::try_from(cursor).is_ok_and(|cursor| mark != 0 && mark >> SUM_BITS == cursor_bits(cursor))
 }
 
-/// Returns the mark of the bytes before `cursor`; never 0 when `cursor` is not 0.
+/// Returns the mark of the bytes before `cursor`; never 0 when `cursor` is not 0. Takes what was checked, so that another
+/// mark reads all pieces.
 ///
 /// # Errors
 /// When the ledger cannot be read.
-pub fn mark(source: &Source, cursor: u64) -> Result<i32, ScanError> {
+pub fn mark(source: &Source, cursor: u64, checked: &CheckedPieces) -> Result<i32, ScanError> {
     if cursor == 0 {
         return Ok(0);
     }
-    Ok((cursor_bits(cursor) << SUM_BITS | checksum(source, cursor)?) as i32)
+    let (sum, _) = checksum(source, cursor, checked.take())?;
+    Ok((cursor_bits(cursor) << SUM_BITS | sum) as i32)
 }
 
 /// Returns ten bits of the cursor, never all zero, so that no mark is 0.
@@ -112,31 +130,42 @@ fn cursor_bits(cursor: u64) -> u32 {
     crc32c::crc32c(&cursor.to_le_bytes()) % 1023 + 1
 }
 
-fn checksum(source: &Source, cursor: u64) -> Result<u32, ScanError> {
-    let mut sum = 0;
+/// Returns the checksum of the bytes before `cursor`, and of a large cursor what [`CheckedPieces`] holds.
+fn checksum(
+    source: &Source,
+    cursor: u64,
+    known: Option<(u64, u32)>,
+) -> Result<(u32, Option<(u64, u32)>), ScanError> {
     let mut buffer = Vec::new();
-    let mut add = |start: u64, end: u64| -> Result<(), ScanError> {
-        let mut start = start;
+    let mut add = |sum: u32, start: u64, end: u64| -> Result<u32, ScanError> {
+        let (mut sum, mut start) = (sum, start);
         while start < end {
             let stop = (start + PIECE_BYTES).min(end);
             sum = crc32c::crc32c_append(sum, source.sample(start..stop, &mut buffer)?);
             start = stop;
         }
-        Ok(())
+        Ok(sum)
     };
+    let (mut sum, mut pieces) = (0, None);
     if cursor <= WHOLE_MAX_BYTES {
-        add(0, cursor)?;
+        sum = add(sum, 0, cursor)?;
     } else {
-        add(0, EDGE_BYTES)?;
         let step = cursor / (SAMPLES + 1);
-        for sample in 1..=SAMPLES {
-            add(sample * step, sample * step + SAMPLE_BYTES)?;
+        pieces = known.filter(|(of, _)| *of == step);
+        if let Some((_, known)) = pieces {
+            sum = known;
+        } else {
+            sum = add(sum, 0, EDGE_BYTES)?;
+            for sample in 1..=SAMPLES {
+                sum = add(sum, sample * step, sample * step + SAMPLE_BYTES)?;
+            }
+            pieces = Some((step, sum));
         }
-        add(cursor - EDGE_BYTES, cursor)?;
+        sum = add(sum, cursor - EDGE_BYTES, cursor)?;
     }
     // After the end of a truncated file, its last page reads as zeros.
     source.check_len()?;
-    Ok((sum ^ sum >> SUM_BITS) & SUM_MASK)
+    Ok(((sum ^ sum >> SUM_BITS) & SUM_MASK, pieces))
 }
 
 #[cfg(test)]
@@ -151,9 +180,12 @@ mod tests {
         for io in [Io::Mmap, Io::Read] {
             std::fs::write(file.path(), "{\"v\":1}\n".repeat(40)).unwrap();
             let source = Source::open(file.path(), io).unwrap();
-            assert_ne!(mark(&source, 320).unwrap(), 0);
+            assert_ne!(mark(&source, 320, &Cell::default()).unwrap(), 0);
             file.as_file().set_len(310).unwrap();
-            assert!(matches!(mark(&source, 320), Err(ScanError::Truncated { .. })), "{io:?}");
+            assert!(
+                matches!(mark(&source, 320, &Cell::default()), Err(ScanError::Truncated { .. })),
+                "{io:?}"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Reading opens change nothing, whatever the archive lacks. Only a build adds columns or inserts the state row,
 //! because only a build refills the archive. Nothing in this file drops a table, a column or a row.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -53,7 +54,7 @@ impl ArchiveState {
     /// # Errors
     /// When the ledger cannot be read.
     pub(super) fn check(&self, ledger: &Source) -> Result<Option<Restart>, ScanError> {
-        Ok(match cursor::check(ledger, self.ledger_offset_bytes, self.ledger_mark)? {
+        Ok(match cursor::check(ledger, self.ledger_offset_bytes, self.ledger_mark, &Cell::default())? {
             // Another program may count an unfinished line as read.
             Some(Restart::CursorInsideLine) if !self.is_ours() => None,
             lost => lost,
@@ -288,19 +289,25 @@ pub(super) fn refuse_no_files(path: &Path) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-/// Opens an existing archive for changes, in WAL mode. Its statements end once `interrupt` is requested.
+/// Opens an existing archive for changes, in WAL mode. Its statements end once `interrupt` is requested. Refuses a database of
+/// another program and leaves it unchanged.
+///
+/// A commit is durable when the last connection closes and takes in the log. A power cut before that restores the archive
+/// that was there before the commit, and the next build reads the same lines again.
 pub(super) fn open_for_build(path: &Path, interrupt: &Interrupt) -> Result<Connection, ArchiveError> {
     refuse_no_files(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).context(path, "opening it")?;
     prepare(&connection).context(path, "opening it")?;
+    if is_foreign(&connection, path)? {
+        return Err(ArchiveError::NotAnArchive { path: path.to_path_buf() });
+    }
     connection
         .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
         .context(path, "setting its journal mode")?;
     connection
-        .execute_batch(&format!("PRAGMA cache_size = -{BUILD_CACHE_KIB};"))
+        .execute_batch(&format!("PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{BUILD_CACHE_KIB};"))
         .context(path, "setting its page cache")?;
-    schema_read(&connection).context(path, "reading its schema")?;
     interruptible(&mut connection, interrupt).context(path, "opening it")?;
     Ok(connection)
 }
@@ -451,15 +458,6 @@ pub(super) fn is_foreign(connection: &Connection, path: &Path) -> Result<bool, A
         Ok(false)
     };
     look().context(path, "reading its schema")
-}
-
-/// Refuses a database of another program.
-pub(super) fn refuse_foreign(path: &Path) -> Result<(), ArchiveError> {
-    let archive = open_read_only(path)?;
-    match archive.settle(is_foreign(&archive, path))? {
-        true => Err(ArchiveError::NotAnArchive { path: path.to_path_buf() }),
-        false => Ok(()),
-    }
 }
 
 /// Whether any table of the archive except the state table has a row.

@@ -243,7 +243,6 @@ pub fn vacuum(paths: &Paths, interrupt: &Interrupt) -> Result<Vacuumed, ArchiveE
         if !open::exists(path)? {
             return Ok(Vacuumed { archive_path: path.clone(), ..Vacuumed::default() });
         }
-        open::refuse_foreign(path)?;
         let connection = open::open_for_build(path, interrupt)?;
         let checkpoint = || {
             let is_busy: bool = connection

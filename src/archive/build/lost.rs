@@ -43,7 +43,8 @@ impl Build<'_> {
         let look = || -> Result<Option<LedgerLoss>, ArchiveError> {
             let archive = open::open_read_only(path)?;
             let Some(state) = open::read_state(&archive, path)? else { return Ok(None) };
-            let fits = cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?;
+            let fits =
+                cursor::check(source, state.ledger_offset_bytes, state.ledger_mark, &self.ledger.checked)?;
             let has_turns =
                 open::has_table(&archive, turns::TABLE.name).context(path, "reading its schema")?;
             Ok(fits

@@ -162,7 +162,7 @@ impl<'b> Build<'b> {
 
     /// Returns the whole lines of the ledger from `start`; `None` when there are none.
     fn input(&self, start: u64) -> Option<PipelineInput<'b>> {
-        let MappedLedger { source, end } = self.ledger;
+        let MappedLedger { source, end, .. } = self.ledger;
         source.as_ref().filter(|_| start < *end).map(|source| PipelineInput {
             source,
             range: start..*end,
@@ -178,14 +178,11 @@ impl<'b> Build<'b> {
         if !open::exists(path)? {
             return self.rebuild(None, None);
         }
-        // Checked before `open_for_build` changes settings of the file, because another program's file must stay
-        // unchanged.
-        open::refuse_foreign(path)?;
         let connection = open::open_for_build(path, &self.options.interrupt)?;
         let state = open::read_state(&connection, path)?;
         let mut restart = match (&state, &self.ledger.source) {
             (Some(state), Some(source)) if !is_untouched(source, state) => {
-                cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?
+                cursor::check(source, state.ledger_offset_bytes, state.ledger_mark, &self.ledger.checked)?
             }
             _ => None,
         };

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::options::{Options, Paths};
 use super::progress::{Observer, Phase, Progress};
 use super::result::BuildResult;
-use crate::archive::cursor;
+use crate::archive::cursor::{self, CheckedPieces};
 use crate::archive::error::ArchiveError;
 use crate::archive::pipeline::{self, PipelineInput, RowsPlace};
 use crate::lock::Held;
@@ -26,18 +26,19 @@ pub(super) struct MappedLedger {
     pub source: Option<Source>,
     /// The offset after the last LF.
     pub end: u64,
+    pub checked: CheckedPieces,
 }
 
 impl MappedLedger {
     pub(super) fn open(paths: &Paths, options: &Options) -> Result<Self, ArchiveError> {
         let source = Source::open_if_there(&paths.ledger, options.io)?;
         let end = source.as_ref().map_or(Ok(0), |source| source.line_end_before(0, source.len_bytes()))?;
-        Ok(Self { source, end })
+        Ok(Self { source, end, checked: CheckedPieces::default() })
     }
 
     /// Returns the mark of the bytes before the end; 0 when there are none.
     pub(super) fn mark(&self) -> Result<i32, ArchiveError> {
-        Ok(self.source.as_ref().map_or(Ok(0), |source| cursor::mark(source, self.end))?)
+        Ok(self.source.as_ref().map_or(Ok(0), |source| cursor::mark(source, self.end, &self.checked))?)
     }
 }
 
