@@ -11,6 +11,7 @@ mod at_rest;
 mod by_time;
 #[cfg(feature = "usage")]
 mod every_turn;
+mod stamped;
 mod tables;
 
 use std::ops::ControlFlow;
@@ -167,13 +168,6 @@ impl<'q> TableQuery<'q> {
         Self { archive, table, by, order: filter.order, conditions, times }
     }
 
-    /// Opens the archive.
-    fn open(&self) -> Result<(ArchiveReader, AddedColumns), ArchiveError> {
-        let reader = open_for_query(self.archive)?;
-        let added = AddedColumns::of(&reader).context(self.archive, "reading its schema")?;
-        Ok((reader, added))
-    }
-
     /// Prepares the query of the tool calls of a turn.
     fn calls<'r>(
         &self,
@@ -199,8 +193,6 @@ impl<'q> TableQuery<'q> {
         let sql = conditions.select(&added.columns(table), table.name, self.by, self.order);
         let ts = table.columns.iter().position(|column| *column == "ts");
         let mut read = || -> Result<(), ArchiveError> {
-            // One transaction, so that tool calls belong to the turns they are read with.
-            reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
             let mut statement = reader.prepare(&sql).context(archive, "preparing a query")?;
             let values = params_from_iter(&conditions.values);
             let mut rows = statement.query(values).context(archive, "querying it")?;
@@ -227,7 +219,7 @@ impl<'q> TableQuery<'q> {
         mut write: impl FnMut(&mut Object<'_>, &Row<'_>) -> Result<(), rusqlite::Error>,
     ) -> Result<(), ArchiveError> {
         let mut text = Vec::new();
-        self.each(&self.open()?, |row| {
+        self.each(&begin_query(self.archive)?, |row| {
             let mut object = Object::new(&mut text);
             write(&mut object, row)?;
             object.close();
@@ -249,7 +241,18 @@ pub fn turns(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let mut query = TableQuery::new(archive, &turns::TABLE, TURNS_BY, filter);
+    let opened = begin_query(archive)?;
+    let sessions = stamped::sessions(&opened.0, &filter.enrichment).context(archive, "reading its stamps");
+    let mut narrowed = filter.clone();
+    match opened.0.settle(sessions)? {
+        Some(sessions) if sessions.is_empty() => return Ok(()),
+        // A range of time is read by its own index.
+        Some(sessions) if filter.session.is_empty() && filter.since.is_none() && filter.until.is_none() => {
+            narrowed.session = sessions.into_iter().map(Pattern::exact).collect();
+        }
+        _ => {}
+    }
+    let mut query = TableQuery::new(archive, &turns::TABLE, TURNS_BY, &narrowed);
     query.conditions.add_project(filter);
     for field in turns::enrichment::FIELDS {
         let of_key = filter.enrichment.iter().filter(|(key, _)| field.member == key);
@@ -259,7 +262,6 @@ pub fn turns(
     // Looked up in the JSON object, because a path in SQL would give some characters of the key a meaning.
     let has_column = |key: &str| turns::enrichment::FIELDS.iter().any(|field| field.member == key);
     let other_keys: Vec<_> = filter.enrichment.iter().filter(|(key, _)| !has_column(key)).cloned().collect();
-    let opened = query.open()?;
     let mut calls = query.calls(&opened, RecordOrder::OldestFirst)?;
     let mut document = Document::default();
     let mut text = Vec::new();
@@ -347,6 +349,15 @@ fn open_for_query(path: &Path) -> Result<ArchiveReader, ArchiveError> {
     let archive = open::open_read_only(path)?;
     archive.settle(check_version(&archive, path))?;
     Ok(archive)
+}
+
+/// Opens an archive and begins the transaction of a query: one, so that tool calls and stamps belong to the turns that they
+/// are read with.
+fn begin_query(path: &Path) -> Result<(ArchiveReader, AddedColumns), ArchiveError> {
+    let reader = open_for_query(path)?;
+    reader.execute_batch("BEGIN").context(path, "beginning to read")?;
+    let added = AddedColumns::of(&reader).context(path, "reading its schema")?;
+    Ok((reader, added))
 }
 
 /// Returns the state row of an archive of this version.

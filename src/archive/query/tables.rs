@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::types::ValueRef;
 
-use super::{TURNS_BY, TableQuery, hand_over, is_in_time, values_at};
+use super::{TURNS_BY, TableQuery, begin_query, hand_over, is_in_time, values_at};
 use crate::archive::error::ArchiveError;
 use crate::record::columns::{sessions, stamps, tool_calls, turns};
 use crate::record::print::{Object, order};
@@ -28,7 +28,7 @@ pub fn sessions(
     let mut query = TableQuery::new(archive, &sessions::TABLE, &["started_at", "rowid"], &without_times);
     query.conditions.add_project(filter);
     let mut text = Vec::new();
-    query.each(&query.open()?, |row| {
+    query.each(&begin_query(archive)?, |row| {
         if !is_in_time(row.get_ref(sessions::ENDED_AT)?, &ended)
             || !is_in_time(row.get_ref(sessions::STARTED_AT)?, &started)
         {
@@ -92,7 +92,7 @@ pub fn tool_calls(
 ) -> Result<(), ArchiveError> {
     let mut query = TableQuery::new(archive, &turns::TABLE, TURNS_BY, filter);
     query.conditions.add_project(filter);
-    let opened = query.open()?;
+    let opened = begin_query(archive)?;
     let mut calls = query.calls(&opened, filter.order)?;
     let members = order(tool_calls::call::FIELDS, tool_calls::TOOL_NAME, &[tool_calls::ARGS_HASH]);
     let mut text = Vec::new();
