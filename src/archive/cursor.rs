@@ -22,7 +22,7 @@ const WHOLE_MAX_BYTES: u64 = 32 << 20;
 const EDGE_BYTES: u64 = 1 << 20;
 const SAMPLES: u64 = 1024;
 const SAMPLE_BYTES: u64 = 4096;
-/// Large, because reading an edge in smaller pieces makes the system read ahead, then and at the samples.
+/// Large, because with pieces of 64 KiB the system read ahead between the samples, and so all of a cold ledger of 96 MiB.
 const PIECE_BYTES: u64 = 1 << 20;
 
 const SUM_BITS: u32 = 21;
