@@ -264,8 +264,6 @@ struct TableForm {
     rows: Vec<Vec<String>>,
     /// Of the cells in `rows`.
     bytes: usize,
-    /// For each column, whether some record has a value in it.
-    has_values: Vec<bool>,
     /// Places of columns that some part of the table had no room for.
     left_out: Vec<usize>,
     document: Document,
@@ -275,7 +273,6 @@ impl TableForm {
     fn new(columns: Vec<QueryColumn>) -> Self {
         let totals = Totals::new(&columns);
         Self {
-            has_values: vec![false; columns.len()],
             columns,
             totals,
             rows: Vec::new(),
@@ -290,7 +287,6 @@ impl TableForm {
             let row: Vec<_> = self.columns.iter().map(|column| column.cell(root)).collect();
             self.bytes += row.iter().map(String::len).sum::<usize>();
             self.totals.add(&row);
-            self.has_values.iter_mut().zip(&row).for_each(|(has, cell)| *has |= !cell.is_empty());
             self.rows.push(row);
         }
     }
@@ -373,15 +369,6 @@ impl QueryOutput {
                         table.left_out.iter().map(|at| table.columns[*at].heading().title).collect();
                     self.out.flush()?;
                     warn(&format!("no room for {}; --columns chooses", titles.join(", ")));
-                }
-                for (column, has_values) in table.columns.iter().zip(&table.has_values) {
-                    if self.has_records && column.is_any_member && !has_values {
-                        self.out.flush()?;
-                        warn(&format!(
-                            "no record has {}; --json shows what records have",
-                            column.heading().title
-                        ));
-                    }
                 }
             }
         }

@@ -284,17 +284,6 @@ pub(super) enum ColumnKind {
     Flag,
 }
 
-/// What the texts of a column are like, which decides how they are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TextForm {
-    /// Texts that repeat.
-    Repeated,
-    /// Texts that hardly repeat, of similar lengths: a dictionary would be as long as the column.
-    Unique,
-    /// Texts that begin as the text before them.
-    Sorted,
-}
-
 /// A column of a file that is read from the archive.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ExportColumn {
@@ -304,22 +293,6 @@ pub(super) struct ExportColumn {
     pub kind: ColumnKind,
     /// Whether hashes replace the texts.
     pub is_hashed: bool,
-}
-
-impl ExportColumn {
-    pub(super) fn text_form(&self) -> TextForm {
-        match self.name {
-            "message_id" | "tool_use_id" => TextForm::Unique,
-            "ts" => TextForm::Sorted,
-            _ => TextForm::Repeated,
-        }
-    }
-
-    /// Whether a column of texts has a minimum and a maximum in the statistics. Queries look for ranges of these; a random id is in
-    /// every range.
-    pub(super) fn has_text_statistics(&self) -> bool {
-        ["ts", "source", "model", "tool_name"].contains(&self.name)
-    }
 }
 
 #[cfg(test)]

@@ -19,11 +19,10 @@ use std::path::Path;
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
-use super::chunk::ChunkMaker;
 use super::columns::{ExportTable, HashKey};
 use super::day::{ExportDay, RowTime};
 use super::error::ExportError;
-use super::file::{DayFile, FileFormat, MadeFile, unwritable};
+use super::file::{DayFile, FileFormat, MadeFile};
 use super::row_group::{RowGroup, RowReader};
 
 /// Takes a finished file.
@@ -38,7 +37,6 @@ pub(super) struct DaySplitter<'f, 'h> {
     open: BTreeMap<ExportDay, DayFile<'h>>,
     /// Empty row groups of files that ended, because their buffers cost more to make than to keep.
     spare: Vec<RowGroup>,
-    chunks: ChunkMaker,
     /// The date that the last text with a time begins with.
     written_day: i64,
     finished: OnFinished<'f, 'h>,
@@ -52,7 +50,7 @@ impl<'f, 'h> DaySplitter<'f, 'h> {
         hash_key: Option<&'f HashKey>,
         directory: &'h Path,
         finished: OnFinished<'f, 'h>,
-    ) -> Result<Self, ExportError> {
+    ) -> Self {
         let place_of = |place: usize| format.columns.iter().position(|column| column.place == place);
         let reader = RowReader {
             columns: &format.columns,
@@ -60,17 +58,16 @@ impl<'f, 'h> DaySplitter<'f, 'h> {
             key: table.key().iter().filter_map(|place| place_of(*place)).collect(),
             hash_key,
         };
-        Ok(Self {
+        Self {
             format,
             reader,
             ts_place: table.ts_place(),
             directory,
             open: BTreeMap::new(),
             spare: Vec::new(),
-            chunks: ChunkMaker::new().map_err(unwritable)?,
             written_day: i64::MIN,
             finished,
-        })
+        }
     }
 
     /// Adds a row to the file of its day, unless the day is before `since`.
@@ -106,7 +103,7 @@ impl<'f, 'h> DaySplitter<'f, 'h> {
             file.group.end_ties(&self.reader);
         }
         if is_full {
-            file.write_group(self.format, &mut self.chunks)?;
+            file.write_group(self.format)?;
         }
         file.group.push(&self.reader, row, time.ts_us).map_err(unreadable)
     }
@@ -130,7 +127,7 @@ impl<'f, 'h> DaySplitter<'f, 'h> {
 
     fn finish_file(&mut self, day: ExportDay, mut file: DayFile<'h>) -> Result<(), ExportError> {
         file.group.end_ties(&self.reader);
-        let (made, group) = file.finish(self.format, &mut self.chunks)?;
+        let (made, group) = file.finish(self.format)?;
         self.spare.push(group);
         (self.finished)(day, made)
     }

@@ -4,18 +4,20 @@
 //! machine or on the version of this program.
 //!
 //! Rejected: the Arrow writer, because its crates double the time of a build, and rows that come one by one gain nothing from
-//! Arrow arrays.
+//! Arrow arrays. Higher levels of zstd, because they take more time than they save bytes.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type};
+use parquet::basic::{
+    Compression, ConvertedType, Encoding, LogicalType, Repetition, TimeUnit, Type, ZstdLevel,
+};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};
 use parquet::errors::ParquetError;
-use parquet::file::properties::{WriterProperties, WriterVersion};
-use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::{SchemaDescriptor, Type as SchemaType};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::{ColumnPath, Type as SchemaType};
 
-use super::chunk::ChunkMaker;
 use super::columns::{ColumnKind, ExportColumn};
 use super::error::ExportError;
 use super::row_group::{ColumnCells, RowGroup};
@@ -24,20 +26,30 @@ use super::spool::FileSpool;
 /// What a file says about its writer. Without a version, because a new version must not change the bytes of old days. The
 /// form is the one that readers parse.
 const CREATED_BY: &str = "relayburn-ledger version 1 (build 1)";
+/// The level of zstd.
+const ZSTD_LEVEL: i32 = 1;
+/// The bytes of a minimum or maximum in the statistics.
+const STATISTIC_MAX_BYTES: usize = 64;
+
 /// The columns that every file has after the columns of the archive.
 pub(super) const HOME_ID: &str = "home_id";
 pub(super) const GENERATION: &str = "generation";
 pub(super) const TS_US: &str = "ts_us";
 
+/// Texts that hardly repeat, of similar lengths: a dictionary would be as long as the column.
+const UNIQUE_TEXTS: [&str; 2] = ["message_id", "tool_use_id"];
+/// Texts with a minimum and a maximum in the statistics. Queries look for ranges of these; a random id is in every range.
+const TEXTS_WITH_STATISTICS: [&str; 4] = ["ts", "source", "model", "tool_name"];
+/// Texts that begin as the text before them.
+const SORTED_TEXTS: [&str; 1] = ["ts"];
+
 /// What all files of a table have in common.
 pub(super) struct FileFormat {
     pub columns: Vec<ExportColumn>,
     schema: Arc<SchemaType>,
-    /// The columns of the schema.
-    descriptor: SchemaDescriptor,
     properties: Arc<WriterProperties>,
-    home_id: String,
-    generation: String,
+    home_id: ByteArray,
+    generation: ByteArray,
 }
 
 impl FileFormat {
@@ -47,22 +59,13 @@ impl FileFormat {
         generation: &str,
     ) -> Result<Self, ExportError> {
         let schema = Arc::new(schema(&columns).map_err(unwritable)?);
-        let properties = WriterProperties::builder()
-            .set_created_by(CREATED_BY.to_owned())
-            .set_writer_version(WriterVersion::PARQUET_1_0)
-            .set_offset_index_disabled(true);
-        Ok(Self {
-            columns,
-            descriptor: SchemaDescriptor::new(Arc::clone(&schema)),
-            schema,
-            properties: Arc::new(properties.build()),
-            home_id: home_id.to_owned(),
-            generation: generation.to_owned(),
-        })
+        let properties = Arc::new(properties(&columns).map_err(unwritable)?);
+        let text = |text: &str| ByteArray::from(text.as_bytes().to_vec());
+        Ok(Self { columns, schema, properties, home_id: text(home_id), generation: text(generation) })
     }
 }
 
-pub(super) fn unwritable(error: ParquetError) -> ExportError {
+fn unwritable(error: ParquetError) -> ExportError {
     ExportError::Unwritable { reason: error.to_string() }
 }
 
@@ -91,6 +94,35 @@ fn schema(columns: &[ExportColumn]) -> Result<SchemaType, ParquetError> {
     let utc_us = LogicalType::timestamp(true, TimeUnit::MICROS);
     fields.push(column(TS_US, Repetition::OPTIONAL, Type::INT64, Some(utc_us))?);
     SchemaType::group_type_builder("schema").with_fields(fields).build()
+}
+
+fn properties(columns: &[ExportColumn]) -> Result<WriterProperties, ParquetError> {
+    let mut builder = WriterProperties::builder()
+        .set_created_by(CREATED_BY.to_owned())
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_dictionary_enabled(true)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_statistics_truncate_length(Some(STATISTIC_MAX_BYTES))
+        .set_offset_index_disabled(true);
+    let encodings = UNIQUE_TEXTS
+        .map(|name| (name, Encoding::DELTA_LENGTH_BYTE_ARRAY))
+        .into_iter()
+        .chain(SORTED_TEXTS.map(|name| (name, Encoding::DELTA_BYTE_ARRAY)))
+        .filter(|(name, _)| columns.iter().any(|column| column.name == *name))
+        .chain([(TS_US, Encoding::DELTA_BINARY_PACKED)]);
+    for (name, encoding) in encodings {
+        let path = ColumnPath::from(name);
+        builder =
+            builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
+    }
+    let is_without = |column: &&ExportColumn| {
+        column.kind == ColumnKind::Text && !TEXTS_WITH_STATISTICS.contains(&column.name)
+    };
+    for name in columns.iter().filter(is_without).map(|column| column.name).chain([HOME_ID, GENERATION]) {
+        builder = builder.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::None);
+    }
+    Ok(builder.build())
 }
 
 /// A file that is being written.
@@ -124,26 +156,17 @@ impl<'h> DayFile<'h> {
     }
 
     /// Writes the rows of [`DayFile::group`] as a row group.
-    pub(super) fn write_group(
-        &mut self,
-        format: &FileFormat,
-        chunks: &mut ChunkMaker,
-    ) -> Result<(), ExportError> {
+    pub(super) fn write_group(&mut self, format: &FileFormat) -> Result<(), ExportError> {
         self.rows += self.group.len() as u64;
         self.lossy += std::mem::take(&mut self.group.lossy);
-        let written = write_group(&mut self.writer, format, &self.group, chunks);
-        self.group.clear();
+        let written = write_group(&mut self.writer, format, &mut self.group);
         written.map_err(|error| self.failure(error))
     }
 
     /// Writes what is left and the footer. Also returns the row group, which is empty again.
-    pub(super) fn finish(
-        mut self,
-        format: &FileFormat,
-        chunks: &mut ChunkMaker,
-    ) -> Result<(MadeFile<'h>, RowGroup), ExportError> {
+    pub(super) fn finish(mut self, format: &FileFormat) -> Result<(MadeFile<'h>, RowGroup), ExportError> {
         if self.group.len() > 0 {
-            self.write_group(format, chunks)?;
+            self.write_group(format)?;
         }
         if let Err(error) = self.writer.finish() {
             return Err(self.failure(error));
@@ -159,187 +182,79 @@ impl<'h> DayFile<'h> {
     }
 }
 
+/// Buffers for the values of a column and for the definition levels.
+#[derive(Default)]
+struct ColumnBuffers {
+    texts: Vec<ByteArray>,
+    numbers: Vec<i64>,
+    flags: Vec<bool>,
+    levels: Vec<i16>,
+}
+
 fn write_group(
     writer: &mut SerializedFileWriter<FileSpool<'_>>,
     format: &FileFormat,
-    group: &RowGroup,
-    chunks: &mut ChunkMaker,
+    group: &mut RowGroup,
 ) -> Result<(), ParquetError> {
+    let rows = group.len();
+    let texts_capacity = group.texts.capacity();
+    let texts = ByteArray::from(std::mem::take(&mut group.texts));
+    let mut buffers = ColumnBuffers::default();
     let mut row_group = writer.next_row_group()?;
-    let mut descriptors = format.descriptor.columns().iter();
-    let mut next = || {
-        descriptors.next().ok_or_else(|| ParquetError::General("the schema has too few columns".to_owned()))
-    };
-    for (column, cells) in format.columns.iter().zip(&group.cells) {
-        let (bytes, close) = match cells {
-            ColumnCells::Text(cells) => chunks.texts(
-                next()?,
-                cells,
-                &group.texts,
-                column.text_form(),
-                column.has_text_statistics(),
-            )?,
-            ColumnCells::Number(cells) => chunks.numbers(next()?, cells)?,
-            ColumnCells::Flag(cells) => chunks.flags(next()?, cells)?,
-        };
-        row_group.append_column(&bytes, close)?;
+    for cells in &group.cells {
+        buffers.levels.clear();
+        match cells {
+            ColumnCells::Text(cells) => {
+                buffers.texts.clear();
+                for cell in cells {
+                    buffers.levels.push(i16::from(cell.is_some()));
+                    if let Some(span) = cell {
+                        buffers
+                            .texts
+                            .push(texts.slice(span.start as usize, (span.end - span.start) as usize));
+                    }
+                }
+                write_column::<ByteArrayType>(&mut row_group, &buffers.texts, Some(&buffers.levels))?;
+            }
+            ColumnCells::Number(cells) => {
+                dense(cells, &mut buffers.numbers, &mut buffers.levels);
+                write_column::<Int64Type>(&mut row_group, &buffers.numbers, Some(&buffers.levels))?;
+            }
+            ColumnCells::Flag(cells) => {
+                dense(cells, &mut buffers.flags, &mut buffers.levels);
+                write_column::<BoolType>(&mut row_group, &buffers.flags, Some(&buffers.levels))?;
+            }
+        }
     }
     for constant in [&format.home_id, &format.generation] {
-        let (bytes, close) = chunks.constant(next()?, constant.as_bytes(), group.len())?;
-        row_group.append_column(&bytes, close)?;
+        buffers.texts.clear();
+        buffers.texts.resize(rows, constant.clone());
+        write_column::<ByteArrayType>(&mut row_group, &buffers.texts, None)?;
     }
-    let (bytes, close) = chunks.growing(next()?, &group.ts_us)?;
-    row_group.append_column(&bytes, close)?;
+    buffers.levels.clear();
+    dense(&group.ts_us, &mut buffers.numbers, &mut buffers.levels);
+    write_column::<Int64Type>(&mut row_group, &buffers.numbers, Some(&buffers.levels))?;
     row_group.close()?;
+    group.clear();
+    group.texts.reserve(texts_capacity);
     Ok(())
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use parquet::file::reader::{FileReader, SerializedFileReader};
-    use proptest::prelude::*;
-    use rusqlite::types::ValueRef;
+/// Splits cells into the values that are there and the definition levels.
+fn dense<T: Copy>(cells: &[Option<T>], values: &mut Vec<T>, levels: &mut Vec<i16>) {
+    values.clear();
+    values.extend(cells.iter().flatten());
+    levels.extend(cells.iter().map(|cell| i16::from(cell.is_some())));
+}
 
-    use super::*;
-
-    const COLUMNS: [(&str, ColumnKind); 5] = [
-        ("ts", ColumnKind::Text),
-        ("message_id", ColumnKind::Text),
-        ("model", ColumnKind::Text),
-        ("number", ColumnKind::Number),
-        ("flag", ColumnKind::Flag),
-    ];
-    type Cells = (Option<String>, Option<String>, Option<String>, Option<i64>, Option<bool>);
-
-    /// A time that can be printed.
-    fn us_of(number: Option<i64>) -> Option<i64> {
-        number.map(|number| number % 4_000_000_000_000_000)
-    }
-
-    /// The bytes of a file with these rows; every `rows_max` rows are a row group.
-    fn written(rows: &[Cells], rows_max: usize) -> Vec<u8> {
-        let columns = COLUMNS.map(|(name, kind)| ExportColumn { name, place: 0, kind, is_hashed: false });
-        let format = FileFormat::new(columns.to_vec(), "h", "g").unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let mut chunks = ChunkMaker::new().unwrap();
-        let mut file = DayFile::new(&format, RowGroup::new(&columns), directory.path()).unwrap();
-        for rows in rows.chunks(rows_max) {
-            for (ts, id, model, number, flag) in rows {
-                let RowGroup { cells, texts, ts_us, .. } = &mut file.group;
-                let [
-                    ColumnCells::Text(one),
-                    ColumnCells::Text(two),
-                    ColumnCells::Text(three),
-                    ColumnCells::Number(numbers),
-                    ColumnCells::Flag(flags),
-                ] = &mut cells[..]
-                else {
-                    panic!()
-                };
-                for (cells, text) in [(one, ts), (two, id), (three, model)] {
-                    let text = text.as_ref().map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()));
-                    assert!(!cells.push(texts, text, None));
-                }
-                numbers.push(*number);
-                flags.push(*flag);
-                ts_us.push(us_of(*number));
-            }
-            file.write_group(&format, &mut chunks).unwrap();
-        }
-        let (made, _) = file.finish(&format, &mut chunks).unwrap();
-        let mut bytes = Vec::new();
-        let read = made.content.pieces(|piece| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        });
-        read.unwrap();
-        bytes
-    }
-
-    /// Reads the file with the reader of the crate `parquet`, and checks the statistics.
-    fn assert_read_back(rows: &[Cells], rows_max: usize) {
-        let bytes = written(rows, rows_max);
-        assert!(bytes == written(rows, rows_max));
-        let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
-        let found: Vec<String> =
-            reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
-        let shown = |cell: Option<String>| cell.unwrap_or("null".to_owned());
-        let text = |text: &Option<String>| shown(text.as_ref().map(|text| format!("{text:?}")));
-        let time = |number: &Option<i64>| {
-            shown(us_of(*number).map(|us| parquet::record::Field::TimestampMicros(us).to_string()))
-        };
-        let wanted = rows.iter().map(|(ts, id, model, number, flag)| {
-            let (number, flag, ts_us) = (shown(number.map(|of| of.to_string())), shown(flag.map(|of| of.to_string())), time(number));
-            format!(
-                "{{ts: {}, message_id: {}, model: {}, number: {number}, flag: {flag}, home_id: \"h\", generation: \"g\", ts_us: {ts_us}}}",
-                text(ts), text(id), text(model)
-            )
-        });
-        assert_eq!(found, wanted.collect::<Vec<_>>());
-        for (group, rows) in reader.metadata().row_groups().iter().zip(rows.chunks(rows_max)) {
-            assert_eq!(group.num_rows() as usize, rows.len());
-            let bounds = |column: usize| {
-                let statistics = group.column(column).statistics()?;
-                Some((
-                    statistics.min_bytes_opt()?.to_vec(),
-                    statistics.max_bytes_opt()?.to_vec(),
-                    statistics.null_count_opt()?,
-                ))
-            };
-            let nulls = |count: usize| (rows.len() - count) as u64;
-            let numbers: Vec<i64> = rows.iter().filter_map(|row| row.3).collect();
-            let least = numbers.iter().min().zip(numbers.iter().max());
-            let of_number = |number: &i64| number.to_le_bytes().to_vec();
-            let wanted = least.map(|(min, max)| (of_number(min), of_number(max), nulls(numbers.len())));
-            assert_eq!(bounds(3), wanted);
-            let models: Vec<&String> = rows.iter().filter_map(|row| row.2.as_ref()).collect();
-            let least = models
-                .iter()
-                .min()
-                .zip(models.iter().max())
-                .filter(|(min, max)| min.len().max(max.len()) <= 64);
-            let wanted = least
-                .map(|(min, max)| (min.as_bytes().to_vec(), max.as_bytes().to_vec(), nulls(models.len())));
-            assert_eq!((bounds(2), bounds(1)), (wanted, None));
-        }
-    }
-
-    fn cells() -> impl Strategy<Value = Cells> {
-        let text = || {
-            proptest::option::weighted(0.8, prop_oneof![Just(String::new()), "[ab]{1,3}", "[a-zäß€]{0,90}"])
-        };
-        let number = proptest::option::weighted(
-            0.8,
-            prop_oneof![Just(0), 0..9_i64, any::<i64>(), Just(i64::MIN), Just(i64::MAX)],
-        );
-        (text(), text(), text(), number, proptest::option::weighted(0.8, any::<bool>()))
-    }
-
-    proptest! {
-        #[test]
-        fn rows_come_back(runs in proptest::collection::vec((cells(), 1..30_usize), 1..60), rows_max in 1..900_usize) {
-            let rows: Vec<Cells> = runs.into_iter().flat_map(|(cells, count)| std::iter::repeat_n(cells, count)).collect();
-            assert_read_back(&rows, rows_max);
-        }
-    }
-
-    #[test]
-    fn a_row_group_of_several_pages_comes_back() {
-        let rows: Vec<Cells> = (0..70_000_i64)
-            .map(|at| {
-                let text = |number: i64| Some(format!("text {number}")).filter(|_| at % 7 != 0);
-                (
-                    text(at / 3),
-                    text(at * 77_777),
-                    text(at % 500),
-                    Some(at * at).filter(|_| at % 50_000 < 40_000),
-                    Some(at % 3 == 0),
-                )
-            })
-            .collect();
-        assert_read_back(&rows, usize::MAX);
-        let none: Vec<Cells> = vec![(None, None, None, None, None); 40_000];
-        assert_read_back(&none, 30_000);
-    }
+fn write_column<T: parquet::data_type::DataType>(
+    row_group: &mut SerializedRowGroupWriter<'_, FileSpool<'_>>,
+    values: &[T::T],
+    levels: Option<&[i16]>,
+) -> Result<(), ParquetError> {
+    let Some(mut column) = row_group.next_column()? else {
+        return Err(ParquetError::General("the schema has too few columns".to_owned()));
+    };
+    column.typed::<T>().write_batch(values, levels, None)?;
+    column.close()
 }

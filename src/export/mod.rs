@@ -11,13 +11,11 @@
 //! - Memory is bounded by row groups, whatever the size of the archive.
 //! - Columns with personal text are left out unless they are asked for, or are hashed with a key. Content is never read.
 
-mod chunk;
 mod clean;
 mod columns;
 mod day;
 mod days;
 mod directory;
-mod encoding;
 mod error;
 mod file;
 mod identity;

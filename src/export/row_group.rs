@@ -4,16 +4,10 @@
 //! whatever their order in the archive. Memory is bounded by the number of rows and by the bytes of their texts. Only where
 //! more rows have one `ts` than two row groups hold, the order of the archive decides between row groups.
 
-use std::borrow::Cow;
-use std::hash::BuildHasher;
-
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
-use rustc_hash::FxBuildHasher;
 
-use super::columns::{ColumnKind, ExportColumn, HashKey, TextForm};
+use super::columns::{ColumnKind, ExportColumn, HashKey};
 
 /// A row group ends with this number of rows. Readers skip whole row groups, and writers keep one in memory.
 const ROWS_MAX: usize = 65_536;
@@ -21,9 +15,6 @@ const ROWS_MAX: usize = 65_536;
 const TEXT_MAX_BYTES: usize = 32 << 20;
 /// Rows with the same `ts` stay in one row group up to so many times the maximum.
 const TIES_FACTOR: usize = 2;
-
-/// The number of a cell without a text.
-pub(super) const NO_TEXT: u32 = u32::MAX;
 
 /// A range of [`RowGroup::texts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,27 +24,15 @@ pub(super) struct TextSpan {
 }
 
 impl TextSpan {
-    pub(super) fn of(self, texts: &[u8]) -> &[u8] {
+    fn of(self, texts: &[u8]) -> &[u8] {
         &texts[self.start as usize..self.end as usize]
     }
-}
-
-/// The cells of a column of texts. Each text has a number, and equal texts have one number.
-#[derive(Debug)]
-pub(super) struct TextCells {
-    /// The number of each row's text, or [`NO_TEXT`].
-    pub numbers: Vec<u32>,
-    /// The texts by their numbers.
-    pub spans: Vec<TextSpan>,
-    /// The numbers, by the hash of the text. Empty for texts that hardly repeat, of which only neighbours share a number.
-    known: HashTable<u32>,
-    form: TextForm,
 }
 
 /// The cells of a column.
 #[derive(Debug)]
 pub(super) enum ColumnCells {
-    Text(TextCells),
+    Text(Vec<Option<TextSpan>>),
     Number(Vec<Option<i64>>),
     Flag(Vec<Option<bool>>),
 }
@@ -65,7 +44,7 @@ pub(super) struct RowGroup {
     pub cells: Vec<ColumnCells>,
     /// `ts_us` of each row.
     pub ts_us: Vec<Option<i64>>,
-    /// All texts.
+    /// All texts. Equal texts in a row of rows are stored once.
     pub texts: Vec<u8>,
     /// The first of the rows at the end that have the same `ts`.
     tie_start: usize,
@@ -84,7 +63,7 @@ pub(super) struct RowReader<'k> {
 impl RowGroup {
     pub(super) fn new(columns: &[ExportColumn]) -> Self {
         let cells = columns.iter().map(|column| match column.kind {
-            ColumnKind::Text => ColumnCells::Text(TextCells::new(column.text_form())),
+            ColumnKind::Text => ColumnCells::Text(Vec::new()),
             ColumnKind::Number => ColumnCells::Number(Vec::new()),
             ColumnKind::Flag => ColumnCells::Flag(Vec::new()),
         });
@@ -104,7 +83,8 @@ impl RowGroup {
     /// Whether the last row has this `ts`.
     pub(super) fn is_tie(&self, reader: &RowReader<'_>, ts: Option<&str>) -> bool {
         let ColumnCells::Text(cells) = &self.cells[reader.ts] else { return false };
-        !cells.numbers.is_empty() && cells.at(cells.numbers.len() - 1, &self.texts) == ts.map(str::as_bytes)
+        let Some(last) = cells.last() else { return false };
+        last.map(|span| span.of(&self.texts)) == ts.map(str::as_bytes)
     }
 
     /// Adds a row of the archive. Before a row with another `ts`, the caller calls [`RowGroup::end_ties`].
@@ -119,7 +99,7 @@ impl RowGroup {
             let is_lossy = match cells {
                 ColumnCells::Text(cells) => {
                     let hash_key = reader.hash_key.filter(|_| column.is_hashed);
-                    cells.push(&mut self.texts, value, hash_key)
+                    push_text(cells, &mut self.texts, value, hash_key)
                 }
                 ColumnCells::Number(cells) => {
                     let (number, is_lossy) = number_of(value);
@@ -147,7 +127,10 @@ impl RowGroup {
         }
         let compare = |one: usize, other: usize| {
             let columns = reader.key.iter().map(|place| match &self.cells[*place] {
-                ColumnCells::Text(cells) => cells.at(one, &self.texts).cmp(&cells.at(other, &self.texts)),
+                ColumnCells::Text(cells) => {
+                    let text = |at: usize| cells[at].map(|span| span.of(&self.texts));
+                    text(one).cmp(&text(other))
+                }
                 ColumnCells::Number(cells) => cells[one].cmp(&cells[other]),
                 ColumnCells::Flag(cells) => cells[one].cmp(&cells[other]),
             });
@@ -164,7 +147,7 @@ impl RowGroup {
         }
         for cells in &mut self.cells {
             match cells {
-                ColumnCells::Text(cells) => apply(&mut cells.numbers, range.start, &order),
+                ColumnCells::Text(cells) => apply(cells, range.start, &order),
                 ColumnCells::Number(cells) => apply(cells, range.start, &order),
                 ColumnCells::Flag(cells) => apply(cells, range.start, &order),
             }
@@ -176,11 +159,7 @@ impl RowGroup {
     pub(super) fn clear(&mut self) {
         for cells in &mut self.cells {
             match cells {
-                ColumnCells::Text(TextCells { numbers, spans, known, .. }) => {
-                    numbers.clear();
-                    spans.clear();
-                    known.clear();
-                }
+                ColumnCells::Text(cells) => cells.clear(),
                 ColumnCells::Number(cells) => cells.clear(),
                 ColumnCells::Flag(cells) => cells.clear(),
             }
@@ -191,80 +170,52 @@ impl RowGroup {
     }
 }
 
-impl TextCells {
-    fn new(form: TextForm) -> Self {
-        Self { numbers: Vec::new(), spans: Vec::new(), known: HashTable::new(), form }
-    }
-
-    /// The text of a row.
-    fn at<'t>(&self, row: usize, texts: &'t [u8]) -> Option<&'t [u8]> {
-        match self.numbers[row] {
-            NO_TEXT => None,
-            number => Some(self.spans[number as usize].of(texts)),
-        }
-    }
-
-    /// Adds a cell; returns whether its text is not what the archive has.
-    pub(super) fn push(
-        &mut self,
-        texts: &mut Vec<u8>,
-        value: ValueRef<'_>,
-        hash_key: Option<&HashKey>,
-    ) -> bool {
-        let converted = match value {
-            ValueRef::Null => {
-                self.numbers.push(NO_TEXT);
-                return false;
-            }
-            ValueRef::Text(text) if hash_key.is_none() && self.push_text(texts, text) => return false,
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes),
-            // A column with the type TEXT stores numbers as texts, so these are of an archive without the type.
-            ValueRef::Integer(number) => number.to_string().into(),
-            ValueRef::Real(number) => number.to_string().into(),
-        };
-        let is_lossy = !matches!((&converted, value), (Cow::Borrowed(_), ValueRef::Text(_)));
-        match hash_key {
-            Some(key) => self.push_text(texts, key.hash(converted.as_bytes()).as_bytes()),
-            None => self.push_text(texts, converted.as_bytes()),
-        };
-        is_lossy
-    }
-
-    /// Adds a cell with this text; returns false and adds nothing if the text is not UTF-8.
-    fn push_text(&mut self, texts: &mut Vec<u8>, text: &[u8]) -> bool {
-        let Self { numbers, spans, known, form } = self;
-        let last = numbers.last().copied().filter(|last| *last != NO_TEXT);
-        if let Some(last) = last.filter(|last| spans[*last as usize].of(texts) == text) {
-            numbers.push(last);
-            return true;
-        }
-        let next = spans.len() as u32;
-        // Texts that are known are UTF-8.
-        let is_utf8 = || simdutf8::basic::from_utf8(text).is_ok();
-        if *form == TextForm::Repeated {
-            let is_same = |number: &u32| spans[*number as usize].of(texts) == text;
-            let hash = |number: &u32| hash_of(spans[*number as usize].of(texts));
-            match known.entry(hash_of(text), is_same, hash) {
-                Entry::Occupied(number) => {
-                    numbers.push(*number.get());
-                    return true;
-                }
-                Entry::Vacant(_) if !is_utf8() => return false,
-                Entry::Vacant(free) => _ = free.insert(next),
-            }
-        } else if !is_utf8() {
+/// Adds the text of a cell; returns whether the text is not what the archive has.
+fn push_text(
+    cells: &mut Vec<Option<TextSpan>>,
+    texts: &mut Vec<u8>,
+    value: ValueRef<'_>,
+    hash_key: Option<&HashKey>,
+) -> bool {
+    let buffer;
+    let (text, is_lossy): (&[u8], bool) = match value {
+        ValueRef::Null => {
+            cells.push(None);
             return false;
         }
-        let start = texts.len() as u32;
-        texts.extend_from_slice(text);
-        spans.push(TextSpan { start, end: texts.len() as u32 });
-        numbers.push(next);
-        true
-    }
-}
-
-fn hash_of(text: &[u8]) -> u64 {
-    FxBuildHasher.hash_one(text)
+        ValueRef::Text(text) if simdutf8::basic::from_utf8(text).is_ok() => (text, false),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            buffer = String::from_utf8_lossy(bytes).into_owned();
+            (buffer.as_bytes(), true)
+        }
+        // A column with the type TEXT stores numbers as texts, so these are of an archive without the type.
+        ValueRef::Integer(number) => {
+            buffer = number.to_string();
+            (buffer.as_bytes(), true)
+        }
+        ValueRef::Real(number) => {
+            buffer = number.to_string();
+            (buffer.as_bytes(), true)
+        }
+    };
+    let hash;
+    let text = match hash_key {
+        Some(key) => {
+            hash = key.hash(text);
+            hash.as_bytes()
+        }
+        None => text,
+    };
+    let span = match cells.last() {
+        Some(Some(last)) if last.of(texts) == text => *last,
+        _ => {
+            let start = texts.len() as u32;
+            texts.extend_from_slice(text);
+            TextSpan { start, end: texts.len() as u32 }
+        }
+    };
+    cells.push(Some(span));
+    is_lossy
 }
 
 /// Returns the integer of a cell, and whether the cell has another value.
@@ -315,9 +266,9 @@ mod tests {
         (0..group.len())
             .map(|at| {
                 let cells = group.cells.iter().map(|cells| match cells {
-                    ColumnCells::Text(cells) => cells
-                        .at(at, &group.texts)
-                        .map_or("-".to_owned(), |text| String::from_utf8(text.to_vec()).unwrap()),
+                    ColumnCells::Text(cells) => cells[at].map_or("-".to_owned(), |span| {
+                        String::from_utf8(span.of(&group.texts).to_vec()).unwrap()
+                    }),
                     ColumnCells::Number(cells) => {
                         cells[at].map_or("-".to_owned(), |number| number.to_string())
                     }

@@ -319,7 +319,7 @@ impl ExportWork<'_> {
                 }
             }
         };
-        let mut days = DaySplitter::new(table, &format, self.personal.key.as_ref(), home.root(), finished)?;
+        let mut days = DaySplitter::new(table, &format, self.personal.key.as_ref(), home.root(), finished);
         let since = options.since.filter(|since| *since != ExportDay::Unknown);
         let first = since.map(|since| since.to_string());
         self.snapshot

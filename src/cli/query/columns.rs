@@ -14,8 +14,6 @@ pub(super) struct QueryColumn {
     paths: Vec<Vec<String>>,
     /// Whether numbers of several records may be added: tokens may, indices may not.
     has_total: bool,
-    /// Whether it is a member that the user has named, which records need not have.
-    pub(super) is_any_member: bool,
 }
 
 /// A name that is no column of a kind of record.
@@ -89,13 +87,7 @@ impl Totals {
 
 fn column(title: &str, shape: Shape, paths: &[&str]) -> QueryColumn {
     let path = |path: &&str| path.split('.').map(str::to_owned).collect();
-    QueryColumn {
-        title: title.to_owned(),
-        shape,
-        paths: paths.iter().map(path).collect(),
-        has_total: false,
-        is_any_member: false,
-    }
+    QueryColumn { title: title.to_owned(), shape, paths: paths.iter().map(path).collect(), has_total: false }
 }
 
 fn total(title: &str, paths: &[&str]) -> QueryColumn {
@@ -194,8 +186,7 @@ pub(super) fn named(kind: KindArg, names: &[String]) -> Result<Vec<QueryColumn>,
         if name.split('.').any(str::is_empty) {
             return Err(NoColumn { name: name.to_owned(), example: "model or usage.input" });
         }
-        let title = printable::line(name).into_owned();
-        Ok(QueryColumn { title, is_any_member: true, ..column(name, Shape::Text, &[name]) })
+        Ok(QueryColumn { title: printable::line(name).into_owned(), ..column(name, Shape::Text, &[name]) })
     };
     names.iter().map(by_name).collect()
 }
