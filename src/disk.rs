@@ -486,6 +486,7 @@ pub fn create_dir_all(path: &Path) -> Result<(), Error> {
 
 /// Creates a directory with mode 0700 in `parent`, with a name of its own that begins with `prefix`. The directory is removed
 /// with its content when the value is dropped.
+#[cfg(feature = "agents")]
 pub(crate) fn temporary_dir_in(parent: &Path, prefix: &str) -> Result<tempfile::TempDir, Error> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix);

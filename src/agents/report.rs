@@ -115,7 +115,7 @@ pub struct AgentReport {
     /// The roots that were searched.
     #[serde(serialize_with = "crate::disk::lossy::many")]
     pub roots: Vec<PathBuf>,
-    /// Logs to read. Logs of Claude Code that are as their cursors say are none.
+    /// Logs that were found.
     pub found_files: u64,
     /// Logs with bytes that were read.
     pub read_files: u64,
@@ -150,7 +150,7 @@ pub struct AgentReport {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct IngestReport {
-    /// Logs to read. Logs of Claude Code that are as their cursors say are none.
+    /// Logs that were found.
     pub scanned_sessions: u64,
     /// Logs that gave at least one turn.
     pub ingested_sessions: u64,

@@ -291,9 +291,6 @@ pub(super) fn refuse_no_files(path: &Path) -> Result<(), ArchiveError> {
 
 /// Opens an existing archive for changes, in WAL mode. Its statements end once `interrupt` is requested. Refuses a database of
 /// another program and leaves it unchanged.
-///
-/// A commit is durable when the last connection closes and takes in the log. A power cut before that restores the archive
-/// that was there before the commit, and the next build reads the same lines again.
 pub(super) fn open_for_build(path: &Path, interrupt: &Interrupt) -> Result<Connection, ArchiveError> {
     refuse_no_files(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -306,7 +303,7 @@ pub(super) fn open_for_build(path: &Path, interrupt: &Interrupt) -> Result<Conne
         .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
         .context(path, "setting its journal mode")?;
     connection
-        .execute_batch(&format!("PRAGMA synchronous = NORMAL; PRAGMA cache_size = -{BUILD_CACHE_KIB};"))
+        .execute_batch(&format!("PRAGMA cache_size = -{BUILD_CACHE_KIB};"))
         .context(path, "setting its page cache")?;
     interruptible(&mut connection, interrupt).context(path, "opening it")?;
     Ok(connection)

@@ -133,14 +133,7 @@ fn is_plain(path: &Path) -> anyhow::Result<bool> {
 /// Merges the named ledgers into the new file `merged`, which replaces an older one.
 fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::Result<MergeReport> {
     let mark = MergedMark::of(merged);
-    if let Some(found) = disk::if_there(disk::metadata(merged))?
-        && !mark.fits(&found)?
-    {
-        bail!(
-            "{} is no ledger that was merged here, and would be replaced; move it away, or name another --archive",
-            merged.display()
-        );
-    }
+    mark.refuse_others(merged)?;
     let ledgers = NamedLedgers::open(names)?;
     let beside = disk::parent_of(merged);
     let directory = disk::temporary_dir_in(beside, ".burn-merge-")?;
@@ -155,6 +148,7 @@ fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::
         // Ledgers without a line.
         disk::File::create_new(&home.ledger())?;
     }
+    mark.refuse_others(merged)?;
     mark.write(&disk::metadata(&home.ledger())?)?;
     disk::rename(&home.ledger(), merged)?;
     Ok(report)
@@ -174,9 +168,17 @@ impl MergedMark {
         format!("{} bytes, changed {} ns after 1970\n", file.len_bytes, since.as_nanos())
     }
 
-    fn fits(&self, file: &disk::Metadata) -> Result<bool, disk::Error> {
+    /// Refuses a file at `merged` that the last merge did not make.
+    fn refuse_others(&self, merged: &Path) -> anyhow::Result<()> {
+        let Some(found) = disk::if_there(disk::metadata(merged))? else { return Ok(()) };
         let marked = disk::if_there(disk::read(&self.0))?;
-        Ok(marked.is_some_and(|marked| marked == Self::text(file).as_bytes()))
+        if marked.is_none_or(|marked| marked != Self::text(&found).as_bytes()) {
+            bail!(
+                "{} is no ledger that was merged here, and would be replaced; move it away, or name another --archive",
+                merged.display()
+            );
+        }
+        Ok(())
     }
 
     fn write(&self, file: &disk::Metadata) -> Result<(), disk::Error> {

@@ -102,10 +102,15 @@ impl ExportAttempt<'_> {
             identity.save(self.home, saved.as_ref())?;
             let (manifest, mut summary) = self.export(&snapshot, &identity, &ledger, &last)?;
             let manifest = self.publish(last, manifest, &mut summary, place_held)?;
-            if let (Some(manifest), Some(files)) = (&manifest, snapshot.files_at_rest()?) {
+            if let (Some(manifest), Ok(Some(files))) = (&manifest, snapshot.files_at_rest())
+                && self.held.still_held().is_ok()
+                && place_held().is_ok()
+            {
                 let last = LastExport::of(self.options, &files, manifest, summary.tables.clone())?;
-                let left = identity.clone().with_last(last);
-                left.save(self.home, Some(&identity))?;
+                // Without it the next export only reads what it need not read.
+                if let Err(error) = identity.clone().with_last(last).save(self.home, Some(&identity)) {
+                    tracing::warn!("the next export reads all rows again: {error}");
+                }
             }
             attempted = Some(match manifest {
                 Some(_) => Attempted::Done(Box::new(summary)),

@@ -43,6 +43,9 @@ impl LastExport {
     }
 }
 
+/// Raised with each change to the values or the bytes that an export makes of the same rows.
+const WRITER: u32 = 1;
+
 fn proof(options: &ExportOptions, files: &str, manifest: &ExportManifest) -> Result<String, ExportError> {
     let personal = options.personal();
     let columns: Vec<(&str, &str, bool)> = options
@@ -53,7 +56,7 @@ fn proof(options: &ExportOptions, files: &str, manifest: &ExportManifest) -> Res
         .collect();
     // A hash under the key stands for the key.
     let key = options.hash_key.as_ref().map(|key| key.hash(b""));
-    let rows = (env!("CARGO_PKG_VERSION"), files, options.since, columns, key);
+    let rows = (env!("CARGO_PKG_VERSION"), WRITER, files, options.since, columns, key);
     let rows =
         serde_json::to_vec(&rows).map_err(|error| ExportError::Unwritable { reason: error.to_string() })?;
     Ok(blake3::Hasher::new().update(&rows).update(&manifest.to_bytes()?).finalize().to_hex().to_string())

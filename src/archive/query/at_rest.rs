@@ -45,6 +45,7 @@ impl ArchiveSnapshot {
     /// The description of the files whose rows this transaction reads; `None` when it does not count.
     pub(crate) fn files_at_rest(&self) -> Result<Option<String>, ArchiveError> {
         let files = open::files_at_rest(self.path())?;
-        Ok(files.filter(|_| self.settle().is_ok()))
+        // The path after the files: another archive that was moved there has another description.
+        Ok(files.filter(|_| self.is_at_its_path() && self.settle().is_ok()))
     }
 }

@@ -10,6 +10,7 @@ use rusqlite::Row;
 use super::AddedColumns;
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open::ArchiveReader;
+use crate::disk::{self, Identity};
 use crate::interrupt::Interrupt;
 use crate::record::columns::{Table, tool_calls, tool_result_events, turns};
 
@@ -23,6 +24,8 @@ pub(crate) struct ArchiveSnapshot {
     path: PathBuf,
     added: AddedColumns,
     ledger_offset_bytes: u64,
+    /// The file that the path named before it was opened.
+    identity: Option<Identity>,
 }
 
 impl ArchiveSnapshot {
@@ -31,6 +34,7 @@ impl ArchiveSnapshot {
     /// # Errors
     /// As [`turns()`](super::turns()).
     pub(crate) fn begin(archive: &Path) -> Result<Self, ArchiveError> {
+        let identity = disk::metadata_of_target(archive).ok().map(|found| found.identity);
         let reader = super::open_for_query(archive)?;
         let begin = || {
             let settings = format!("PRAGMA cache_size = -{CACHE_KIB}; BEGIN");
@@ -40,12 +44,17 @@ impl ArchiveSnapshot {
             Ok((u64::try_from(state.ledger_offset_bytes).unwrap_or(0), added))
         };
         let (ledger_offset_bytes, added) = reader.settle(begin())?;
-        Ok(Self { reader, path: archive.to_owned(), added, ledger_offset_bytes })
+        Ok(Self { reader, path: archive.to_owned(), added, ledger_offset_bytes, identity })
     }
 
     /// The archive.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the path still names the file that it named before this snapshot opened it.
+    pub(super) fn is_at_its_path(&self) -> bool {
+        disk::metadata_of_target(&self.path).is_ok_and(|now| Some(now.identity) == self.identity)
     }
 
     /// The number of ledger bytes that the archive covers.

@@ -9,6 +9,7 @@
 
 use rusqlite::{Connection, params_from_iter};
 
+use crate::record::columns::turns::enrichment;
 use crate::record::{Pattern, PatternKind};
 use crate::scan::json::write_js_string;
 
@@ -62,6 +63,10 @@ fn assignment(key: &str, pattern: &Pattern) -> Option<String> {
     let mut text = Vec::new();
     write_js_string(key.as_bytes(), &mut text);
     text.push(b':');
+    // Early versions of the TypeScript package folded numbers, too, and a column of texts stores them as texts.
+    if enrichment::FIELDS.iter().any(|field| field.member == key) {
+        return String::from_utf8(text).ok();
+    }
     write_js_string(value.as_bytes(), &mut text);
     text.truncate(text.len() - usize::from(!is_whole));
     String::from_utf8(text).ok()
