@@ -81,7 +81,7 @@ impl<'c> PageReader<'c> {
         let mut header = [0; HEADER_LEN];
         let page_count = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).ok()?;
         let reader = Self { connection, page_len: 0, usable_len: 0, page_count };
-        reader.read_at(ffi::SQLITE_FCNTL_FILE_POINTER, &mut header, 0).ok()?;
+        reader.read_at(&mut header, 0).ok()?;
         let is_logged = header[WRITE_VERSION_AT] == WAL_VERSION
             && header[WRITE_VERSION_AT + 1] == WAL_VERSION
             && reader.log_len() == Ok(0);
@@ -141,7 +141,7 @@ impl<'c> PageReader<'c> {
         {
             for page in pages {
                 let offset = self.offset_of(*page, 1)?;
-                self.read_at(ffi::SQLITE_FCNTL_FILE_POINTER, &mut front, offset)?;
+                self.read_at(&mut front, offset)?;
                 let page = self.page(&front)?;
                 tree.check(&page, kind)?;
                 entries += page.cells as u64;
@@ -275,13 +275,15 @@ impl<'c> PageReader<'c> {
         let Some(first) = pages.first() else { return Ok(&[]) };
         let offset = self.offset_of(*first, pages.len())?;
         buffer.resize(self.page_len * pages.len(), 0);
-        self.read_at(ffi::SQLITE_FCNTL_FILE_POINTER, buffer, offset)?;
+        self.read_at(buffer, offset)?;
         Ok(buffer)
     }
 
-    fn read_at(&self, which: c_int, buffer: &mut [u8], offset: u64) -> Result<(), UnreadablePage> {
+    /// Fills `buffer` from the database's file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), UnreadablePage> {
         let len = c_int::try_from(buffer.len()).map_err(|_| UnreadablePage)?;
         let bytes = buffer.as_mut_ptr().cast();
+        let which = ffi::SQLITE_FCNTL_FILE_POINTER;
         // SAFETY: as `call` says; `buffer` has `len` bytes.
         unsafe { self.call(which, |file, methods| Some(methods.xRead?(file, bytes, len, offset as i64))) }
     }
