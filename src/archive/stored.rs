@@ -7,7 +7,7 @@
 //! In a profile of `burn usage` over 873,448 turns on 2026-11-30, about half of the CPU time was SQLite's virtual machine and
 //! the calls that hand over one value each.
 
-#[cfg(feature = "usage")]
+#[cfg(any(feature = "usage", feature = "parquet"))]
 use std::ops::ControlFlow;
 
 use rusqlite::types::ValueRef;
@@ -15,9 +15,11 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::open::ArchiveReader;
 use crate::sqlite_file::{BTreePage, PageKind, PageReader, StoredRecordReader, TreePages, UnreadablePage};
+#[cfg(feature = "parquet")]
+use crate::sqlite_file::{IndexCursor, RowFinder};
 
 /// The buffers of a thread that reads pages.
-#[cfg(feature = "usage")]
+#[cfg(any(feature = "usage", feature = "parquet"))]
 #[derive(Default)]
 pub(super) struct PageBuffers {
     pages: Vec<u8>,
@@ -25,14 +27,14 @@ pub(super) struct PageBuffers {
 }
 
 /// The rows of a table, of which `N` columns are read.
-#[cfg(feature = "usage")]
+#[cfg(any(feature = "usage", feature = "parquet"))]
 pub(super) struct StoredTable<'c, const N: usize> {
     pages: PageReader<'c>,
     tree: TreePages,
     record: StoredRecordReader,
 }
 
-#[cfg(feature = "usage")]
+#[cfg(any(feature = "usage", feature = "parquet"))]
 impl<'c, const N: usize> StoredTable<'c, N> {
     /// Opens a table to read these columns; `None` stands for a column that reads as NULL. Returns `None` when only
     /// SQLite can read the table. The reader's transaction must have begun to read.
@@ -86,21 +88,7 @@ impl<'c> StoredIndex<'c> {
     /// Opens the index with this name over one column of a table. Returns `None` when only SQLite can read the index, or
     /// when the index is another one. The reader's transaction must have begun to read.
     pub fn open(reader: &'c ArchiveReader, index: &str, table: &str, column: &str) -> Option<Self> {
-        let is_of_column = reader
-            .query_row(
-                "SELECT partial = 0
-                   AND (SELECT group_concat(ifnull(name, '') || coll || \"desc\") FROM pragma_index_xinfo(?1))
-                     = ?3 || 'BINARY0,BINARY0'
-                 FROM pragma_index_list(?2) WHERE name = ?1",
-                [index, table, column],
-                |row| row.get(0),
-            )
-            .optional();
-        if is_of_column != Ok(Some(true)) {
-            return None;
-        }
-        let pages = reader.pages()?;
-        let root = root_page(reader, "index", index).ok()??;
+        let (pages, root) = index_root(reader, index, table, &[column])?;
         let tree = pages.tree(root, PageKind::IndexLeaf).ok()?;
         // An entry has the column and the rowid, and nothing else.
         let record = StoredRecordReader::new([Some(0), Some(1), Some(2)], 2);
@@ -157,7 +145,7 @@ impl<'c> StoredIndex<'c> {
         buffer: &mut Vec<u8>,
         mut each: impl FnMut(&BTreePage<'_>) -> Result<(), UnreadablePage>,
     ) -> Result<(), UnreadablePage> {
-        let TreePages { interior, leaves } = &self.tree;
+        let TreePages { interior, leaves, .. } = &self.tree;
         let (first, end, middle) = (first as usize, last as usize + 1, interior.len());
         let interior = interior.get(first.min(middle)..end.min(middle));
         let leaves = leaves.get(first.max(middle) - middle..end.max(middle) - middle);
@@ -184,6 +172,64 @@ impl<'c> StoredIndex<'c> {
     }
 }
 
+/// The entries of an index over `N` columns, in the order of its keys.
+#[cfg(feature = "parquet")]
+pub(super) struct OrderedIndex<'c, const N: usize> {
+    cursor: IndexCursor<'c>,
+    record: StoredRecordReader,
+}
+
+/// The most columns of an [`OrderedIndex`].
+#[cfg(feature = "parquet")]
+const INDEXED_MAX: usize = 5;
+
+#[cfg(feature = "parquet")]
+impl<'c, const N: usize> OrderedIndex<'c, N> {
+    /// Opens the index with this name over these columns of a table. Returns `None` when only SQLite can read the index, or
+    /// when the index is another one. The reader's transaction must have begun to read.
+    pub fn open(reader: &'c ArchiveReader, index: &str, table: &str, columns: [&str; N]) -> Option<Self> {
+        let (pages, root) = index_root(reader, index, table, &columns)?;
+        let record = StoredRecordReader::new((0..N + 2).map(Some), N + 1);
+        Some(Self { cursor: IndexCursor::new(pages, root).ok()?, record })
+    }
+
+    /// Returns the values and the rowid of the next entry; `None` after the last one.
+    pub fn next(&mut self) -> Result<Option<([ValueRef<'_>; N], i64)>, UnreadablePage> {
+        const { assert!(N <= INDEXED_MAX) };
+        let Some(record) = self.cursor.next()? else { return Ok(None) };
+        let mut all = [ValueRef::Null; INDEXED_MAX + 2];
+        // An entry has the columns and the rowid, and nothing else.
+        let columns = self.record.read(record, &mut all[..N + 2])?;
+        match (all.first_chunk(), all[N]) {
+            (Some(values), ValueRef::Integer(rowid)) if columns == N + 1 => Ok(Some((*values, rowid))),
+            _ => Err(UnreadablePage),
+        }
+    }
+}
+
+/// The rows of a table, by their rowids.
+#[cfg(feature = "parquet")]
+pub(super) struct StoredRows<'c> {
+    finder: RowFinder<'c>,
+    record: StoredRecordReader,
+}
+
+#[cfg(feature = "parquet")]
+impl<'c> StoredRows<'c> {
+    /// Opens a table to read these columns; `None` stands for a column that reads as NULL. Returns `None` when only
+    /// SQLite can read the table. The reader's transaction must have begun to read.
+    pub fn open(reader: &'c ArchiveReader, table: &str, columns: &[Option<&str>]) -> Option<Self> {
+        let root = root_page(reader, "table", table).ok()??;
+        let record = record_of(reader, table, columns).ok()??;
+        Some(Self { finder: RowFinder::new(reader.pages()?, root).ok()?, record })
+    }
+
+    /// Fills `out`, which has a place for each column, with the values of a row.
+    pub fn read<'r>(&'r mut self, rowid: i64, out: &mut [ValueRef<'r>]) -> Result<(), UnreadablePage> {
+        self.record.read(self.finder.record(rowid)?, out).map(|_| ())
+    }
+}
+
 /// Returns the number of rows of a table, from the pages of its smallest index; `None` when only SQLite can count them.
 pub(super) fn count(reader: &ArchiveReader, table: &str) -> Option<u64> {
     let pages = reader.pages()?;
@@ -199,6 +245,30 @@ pub(super) fn count(reader: &ArchiveReader, table: &str) -> Option<u64> {
     pages.count(trees.ok()?.iter().min_by_key(|tree| tree.leaves.len())?).ok()
 }
 
+/// The pages and the root of the index with this name over these columns of a table. Returns `None` when only SQLite can read
+/// the index, or when the index is another one.
+fn index_root<'c>(
+    reader: &'c ArchiveReader,
+    index: &str,
+    table: &str,
+    columns: &[&str],
+) -> Option<(PageReader<'c>, u32)> {
+    let columns: String = columns.iter().map(|column| format!("{column}BINARY0,")).collect();
+    let is_of_columns = reader
+        .query_row(
+            "SELECT partial = 0
+               AND (SELECT group_concat(ifnull(name, '') || coll || \"desc\") FROM pragma_index_xinfo(?1)) = ?3 || 'BINARY0'
+             FROM pragma_index_list(?2) WHERE name = ?1",
+            [index, table, &columns],
+            |row| row.get(0),
+        )
+        .optional();
+    if is_of_columns != Ok(Some(true)) {
+        return None;
+    }
+    Some((reader.pages()?, root_page(reader, "index", index).ok()??))
+}
+
 /// The root page of a table or an index.
 fn root_page(connection: &Connection, kind: &str, name: &str) -> Result<Option<u32>, rusqlite::Error> {
     let sql = "SELECT rootpage FROM sqlite_master WHERE type = ?1 AND name = ?2";
@@ -206,7 +276,7 @@ fn root_page(connection: &Connection, kind: &str, name: &str) -> Result<Option<u
 }
 
 /// A reader of the wanted columns, or `None` when a record does not have the values as SQLite returns them.
-#[cfg(feature = "usage")]
+#[cfg(any(feature = "usage", feature = "parquet"))]
 fn record_of(
     connection: &Connection,
     table: &str,
@@ -329,6 +399,53 @@ mod tests {
         }
     }
 
+    /// The rows in the order of an index, as this file reads them and as SQLite does.
+    #[cfg(feature = "parquet")]
+    fn ordered_rows(reader: &ArchiveReader) -> Option<Result<Vec<String>, UnreadablePage>> {
+        let mut index = OrderedIndex::open(reader, "t_c", "t", ["c"])?;
+        let mut rows = StoredRows::open(reader, "t", &COLUMNS)?;
+        let mut next = || -> Result<Option<String>, UnreadablePage> {
+            let Some(([value], rowid)) = index.next()? else { return Ok(None) };
+            let mut values = [ValueRef::Null; 4];
+            rows.read(rowid, &mut values)?;
+            values[3] = value;
+            Ok(Some(row(rowid, &values)))
+        };
+        Some(std::iter::from_fn(|| next().transpose()).collect())
+    }
+
+    #[cfg(feature = "parquet")]
+    fn sqlite_ordered_rows(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
+        sqlite_rows_of(connection, "SELECT rowid, d, NULL, a, c FROM t INDEXED BY t_c ORDER BY c")
+    }
+
+    #[cfg(feature = "parquet")]
+    #[test]
+    fn rows_in_the_order_of_an_index_are_those_of_sqlite() {
+        let directory = tempfile::tempdir().unwrap();
+        for (page_len, rows) in [(512, 9000), (4096, 3000), (65536, 2000), (16384, 1), (1024, 0)] {
+            let path = directory.path().join(format!("{page_len}.sqlite"));
+            drop(database(&path, page_len, rows));
+            let reader = open_reader(&path);
+            let expected = sqlite_ordered_rows(&reader).unwrap();
+            assert!(ordered_rows(&reader) == Some(Ok(expected)), "{page_len}");
+
+            // The key of the table has another order and another number of columns.
+            let mut index = OrderedIndex::open(&reader, "sqlite_autoindex_t_1", "t", ["a", "b"]).unwrap();
+            let mut entries = Vec::new();
+            while let Some(([a, b], rowid)) = index.next().unwrap() {
+                entries.push(format!("{rowid} {a:?} {b:?}"));
+            }
+            let mut statement = reader.prepare("SELECT rowid, a, b FROM t ORDER BY a, b").unwrap();
+            let keys = statement.query_map([], |row| {
+                Ok(format!("{} {:?} {:?}", row.get::<_, i64>(0)?, row.get_ref(1)?, row.get_ref(2)?))
+            });
+            assert!(entries == keys.unwrap().collect::<Result<Vec<_>, _>>().unwrap(), "{page_len}");
+            assert!(OrderedIndex::open(&reader, "sqlite_autoindex_t_1", "t", ["b", "a"]).is_none());
+            assert!(OrderedIndex::open(&reader, "sqlite_autoindex_t_1", "t", ["a"]).is_none());
+        }
+    }
+
     #[test]
     fn reserved_bytes_are_no_part_of_a_row() {
         let directory = tempfile::tempdir().unwrap();
@@ -431,7 +548,11 @@ mod tests {
 
     /// The rows that SQLite returns, up to its first error.
     fn sqlite_rows(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
-        let mut statement = connection.prepare("SELECT rowid, d, NULL, a, c FROM t ORDER BY rowid")?;
+        sqlite_rows_of(connection, "SELECT rowid, d, NULL, a, c FROM t ORDER BY rowid")
+    }
+
+    fn sqlite_rows_of(connection: &Connection, sql: &str) -> Result<Vec<String>, rusqlite::Error> {
+        let mut statement = connection.prepare(sql)?;
         let rows = statement.query_map([], |found| {
             let mut values = [ValueRef::Null; 4];
             for (place, value) in values.iter_mut().enumerate() {
@@ -493,6 +614,15 @@ mod tests {
                     }
                     Err(UnreadablePage) => unreadable += 1,
                 }
+            }
+            #[cfg(feature = "parquet")]
+            match ordered_rows(&reader) {
+                Some(Ok(rows)) => {
+                    assert!(sqlite_ordered_rows(&reader) == Ok(rows), "byte {at}, mask {mask}");
+                    readable += 1;
+                }
+                Some(Err(UnreadablePage)) => unreadable += 1,
+                None => {}
             }
             // A count reads no cells, so SQLite may refuse a cell of what was counted.
             if let Some(counted) = count(&reader, "t").filter(|counted| *counted != rows) {

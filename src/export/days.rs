@@ -13,16 +13,16 @@
 //! An offset is less than a day, so the date that a text begins with is at most a day from its day in UTC. Rows without a time
 //! may come anywhere; their file ends last.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use super::columns::{ExportTable, HashKey};
 use super::day::{ExportDay, RowTime};
 use super::error::ExportError;
-use super::file::{DayFile, FileFormat, MadeFile};
+use super::file::{ColumnBuffers, DayFile, FileFormat, MadeFile};
 use super::row_group::{RowGroup, RowReader};
 
 /// Takes a finished file.
@@ -37,6 +37,7 @@ pub(super) struct DaySplitter<'f, 'h> {
     open: BTreeMap<ExportDay, DayFile<'h>>,
     /// Empty row groups of files that ended, because their buffers cost more to make than to keep.
     spare: Vec<RowGroup>,
+    buffers: ColumnBuffers,
     /// The date that the last text with a time begins with.
     written_day: i64,
     finished: OnFinished<'f, 'h>,
@@ -65,19 +66,20 @@ impl<'f, 'h> DaySplitter<'f, 'h> {
             directory,
             open: BTreeMap::new(),
             spare: Vec::new(),
+            buffers: ColumnBuffers::default(),
             written_day: i64::MIN,
             finished,
         }
     }
 
     /// Adds a row to the file of its day, unless the day is before `since`.
-    pub(super) fn push(&mut self, row: &Row<'_>, since: Option<ExportDay>) -> Result<(), ExportError> {
-        let unreadable = |error: rusqlite::Error| ExportError::Unwritable { reason: error.to_string() };
+    pub(super) fn push(&mut self, row: &[ValueRef<'_>], since: Option<ExportDay>) -> Result<(), ExportError> {
         let buffer;
-        let ts = match row.get_ref(self.ts_place).map_err(unreadable)? {
+        let ts = match row[self.ts_place] {
             // A BLOB comes after all texts, so its day would begin again.
             ValueRef::Text(text) => {
-                buffer = String::from_utf8_lossy(text);
+                buffer = simdutf8::basic::from_utf8(text)
+                    .map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed);
                 Some(&*buffer)
             }
             _ => None,
@@ -103,9 +105,10 @@ impl<'f, 'h> DaySplitter<'f, 'h> {
             file.group.end_ties(&self.reader);
         }
         if is_full {
-            file.write_group(self.format)?;
+            file.write_group(self.format, &mut self.buffers)?;
         }
-        file.group.push(&self.reader, row, time.ts_us).map_err(unreadable)
+        file.group.push(&self.reader, row, time.ts_us);
+        Ok(())
     }
 
     /// Ends all files.
@@ -127,7 +130,7 @@ impl<'f, 'h> DaySplitter<'f, 'h> {
 
     fn finish_file(&mut self, day: ExportDay, mut file: DayFile<'h>) -> Result<(), ExportError> {
         file.group.end_ties(&self.reader);
-        let (made, group) = file.finish(self.format)?;
+        let (made, group) = file.finish(self.format, &mut self.buffers)?;
         self.spare.push(group);
         (self.finished)(day, made)
     }

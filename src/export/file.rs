@@ -156,17 +156,25 @@ impl<'h> DayFile<'h> {
     }
 
     /// Writes the rows of [`DayFile::group`] as a row group.
-    pub(super) fn write_group(&mut self, format: &FileFormat) -> Result<(), ExportError> {
+    pub(super) fn write_group(
+        &mut self,
+        format: &FileFormat,
+        buffers: &mut ColumnBuffers,
+    ) -> Result<(), ExportError> {
         self.rows += self.group.len() as u64;
         self.lossy += std::mem::take(&mut self.group.lossy);
-        let written = write_group(&mut self.writer, format, &mut self.group);
+        let written = write_group(&mut self.writer, format, &mut self.group, buffers);
         written.map_err(|error| self.failure(error))
     }
 
     /// Writes what is left and the footer. Also returns the row group, which is empty again.
-    pub(super) fn finish(mut self, format: &FileFormat) -> Result<(MadeFile<'h>, RowGroup), ExportError> {
+    pub(super) fn finish(
+        mut self,
+        format: &FileFormat,
+        buffers: &mut ColumnBuffers,
+    ) -> Result<(MadeFile<'h>, RowGroup), ExportError> {
         if self.group.len() > 0 {
-            self.write_group(format)?;
+            self.write_group(format, buffers)?;
         }
         if let Err(error) = self.writer.finish() {
             return Err(self.failure(error));
@@ -184,22 +192,25 @@ impl<'h> DayFile<'h> {
 
 /// Buffers for the values of a column and for the definition levels.
 #[derive(Default)]
-struct ColumnBuffers {
+pub(super) struct ColumnBuffers {
     texts: Vec<ByteArray>,
     numbers: Vec<i64>,
     flags: Vec<bool>,
     levels: Vec<i16>,
+    /// The constants of all rows of the largest row group, because each text counts its uses.
+    home_ids: Vec<ByteArray>,
+    generations: Vec<ByteArray>,
 }
 
 fn write_group(
     writer: &mut SerializedFileWriter<FileSpool<'_>>,
     format: &FileFormat,
     group: &mut RowGroup,
+    buffers: &mut ColumnBuffers,
 ) -> Result<(), ParquetError> {
     let rows = group.len();
     let texts_capacity = group.texts.capacity();
     let texts = ByteArray::from(std::mem::take(&mut group.texts));
-    let mut buffers = ColumnBuffers::default();
     let mut row_group = writer.next_row_group()?;
     for cells in &group.cells {
         buffers.levels.clear();
@@ -226,10 +237,14 @@ fn write_group(
             }
         }
     }
-    for constant in [&format.home_id, &format.generation] {
-        buffers.texts.clear();
-        buffers.texts.resize(rows, constant.clone());
-        write_column::<ByteArrayType>(&mut row_group, &buffers.texts, None)?;
+    buffers.texts.clear();
+    for (constant, of_rows) in
+        [(&format.home_id, &mut buffers.home_ids), (&format.generation, &mut buffers.generations)]
+    {
+        if of_rows.len() < rows {
+            of_rows.resize(rows, constant.clone());
+        }
+        write_column::<ByteArrayType>(&mut row_group, &of_rows[..rows], None)?;
     }
     buffers.levels.clear();
     dense(&group.ts_us, &mut buffers.numbers, &mut buffers.levels);

@@ -4,7 +4,6 @@
 //! whatever their order in the archive. Memory is bounded by the number of rows and by the bytes of their texts. Only where
 //! more rows have one `ts` than two row groups hold, the order of the archive decides between row groups.
 
-use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use super::columns::{ColumnKind, ExportColumn, HashKey};
@@ -88,14 +87,9 @@ impl RowGroup {
     }
 
     /// Adds a row of the archive. Before a row with another `ts`, the caller calls [`RowGroup::end_ties`].
-    pub(super) fn push(
-        &mut self,
-        reader: &RowReader<'_>,
-        row: &Row<'_>,
-        ts_us: Option<i64>,
-    ) -> Result<(), rusqlite::Error> {
+    pub(super) fn push(&mut self, reader: &RowReader<'_>, row: &[ValueRef<'_>], ts_us: Option<i64>) {
         for (column, cells) in reader.columns.iter().zip(&mut self.cells) {
-            let value = row.get_ref(column.place)?;
+            let value = row[column.place];
             let is_lossy = match cells {
                 ColumnCells::Text(cells) => {
                     let hash_key = reader.hash_key.filter(|_| column.is_hashed);
@@ -115,7 +109,6 @@ impl RowGroup {
             self.lossy += u64::from(is_lossy);
         }
         self.ts_us.push(ts_us);
-        Ok(())
     }
 
     /// Sorts the rows at the end that have the same `ts` by their key.
@@ -177,6 +170,13 @@ fn push_text(
     value: ValueRef<'_>,
     hash_key: Option<&HashKey>,
 ) -> bool {
+    // Most texts are those of the row before, which are known to be UTF-8.
+    if let (ValueRef::Text(text), None, Some(Some(last))) = (value, hash_key, cells.last())
+        && last.of(texts) == text
+    {
+        cells.push(Some(*last));
+        return false;
+    }
     let buffer;
     let (text, is_lossy): (&[u8], bool) = match value {
         ValueRef::Null => {
@@ -256,7 +256,8 @@ mod tests {
             if !group.is_tie(&reader(), ts.as_deref()) {
                 group.end_ties(&reader());
             }
-            group.push(&reader(), row, Some(0)).unwrap();
+            let values = [0, 1, 2, 3].map(|place| row.get_ref(place).unwrap());
+            group.push(&reader(), &values, Some(0));
         }
         group.end_ties(&reader());
         group

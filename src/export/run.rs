@@ -17,7 +17,7 @@ use super::options::{ExportOptions, ExportSummary, ExportedTable};
 use super::place::ExportPlace;
 use super::store::{ExportStore, ManifestReplaced, PlaceStillHeld, Put, StoredManifest};
 use super::unchanged::LastExport;
-use crate::archive::query::{ArchiveAtRest, ArchiveSnapshot};
+use crate::archive::query::{ArchiveAtRest, ArchiveSnapshot, RowReading};
 use crate::archive::{self, Observer, Options, Paths};
 use crate::home::{Home, LockName};
 use crate::lock::{Held, with_lock_unless};
@@ -291,11 +291,20 @@ struct ExportWork<'a> {
 impl ExportWork<'_> {
     /// Makes the files of a table, and puts those that differ from the last manifest's.
     fn table(&mut self, table: ExportTable) -> Result<(), ExportError> {
+        if !self.table_read_by(RowReading::Pages, table)? {
+            self.table_read_by(RowReading::Sqlite, table)?;
+        }
+        Ok(())
+    }
+
+    /// Returns `false` when the table cannot be read so; the files that were made by then count as those of an export that did not end.
+    fn table_read_by(&mut self, reading: RowReading, table: ExportTable) -> Result<bool, ExportError> {
         let Self { attempt: ExportAttempt { home, store, options, .. }, identity, old, new, summary, .. } =
             self;
         let columns = table.columns(self.personal);
         let format = FileFormat::new(columns, identity.home_id.as_str(), &identity.generation)?;
         let mut exported = ExportedTable { table: table.as_str().to_owned(), ..ExportedTable::default() };
+        let mut files = FilesByDay::new();
         let finished = &mut |day: ExportDay, made: MadeFile<'_>| {
             if options.interrupt.is_requested() {
                 return Err(ExportError::Interrupted);
@@ -316,7 +325,7 @@ impl ExportWork<'_> {
                     Put::WasThere => summary.files_found += 1,
                 }
             }
-            match new.insert((table, day), file) {
+            match files.insert((table, day), file) {
                 None => Ok(()),
                 // The second file would take the place of the first, whose rows would be lost.
                 Some(_) => {
@@ -327,10 +336,15 @@ impl ExportWork<'_> {
         let mut days = DaySplitter::new(table, &format, self.personal.key.as_ref(), home.root(), finished);
         let since = options.since.filter(|since| *since != ExportDay::Unknown);
         let first = since.map(|since| since.to_string());
-        self.snapshot
-            .rows(table.table(), first.as_deref(), &options.interrupt, |row| days.push(row, since))?;
-        days.finish()?;
-        summary.tables.push(exported);
-        Ok(())
+        let rows =
+            self.snapshot.rows(reading, table.table(), first.as_deref(), &options.interrupt, |row| {
+                days.push(row, since)
+            })?;
+        if rows {
+            days.finish()?;
+            new.append(&mut files);
+            summary.tables.push(exported);
+        }
+        Ok(rows)
     }
 }

@@ -46,6 +46,8 @@ mod cells;
 mod error;
 mod fates;
 mod file;
+#[cfg(feature = "parquet")]
+mod in_order;
 mod key;
 mod page;
 mod pages;
@@ -64,6 +66,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use batch::RowBatch;
 pub use error::{LoadResult, SqliteFileError};
+#[cfg(feature = "parquet")]
+pub(crate) use in_order::{IndexCursor, RowFinder};
 pub(crate) use page::PageKind;
 pub(crate) use pages::{BTreePage, ChangesInLog, PageReader, TreePages, UnreadablePage};
 pub use record::{RowVisitor, StoredRow};

@@ -19,7 +19,7 @@ use rusqlite::{Connection, ffi};
 use super::page::{PageKind, local_len};
 
 /// SQLite's own limit is 20 levels.
-const LEVELS_MAX: usize = 20;
+pub(super) const LEVELS_MAX: usize = 20;
 /// Neighbouring pages are read together up to this length, because a larger buffer leaves the processor's cache.
 const READ_BYTES: usize = 64 << 10;
 /// The file's header.
@@ -63,6 +63,8 @@ pub(crate) struct PageReader<'c> {
 pub(crate) struct TreePages {
     pub interior: Vec<u32>,
     pub leaves: Vec<u32>,
+    /// For each leaf of a table the largest rowid that it may have.
+    pub last_rowids: Vec<i64>,
 }
 
 impl TreePages {
@@ -103,11 +105,11 @@ impl<'c> PageReader<'c> {
 
     /// Returns the pages of the tree with this root.
     pub(crate) fn tree(&self, root: u32, leaf: PageKind) -> Result<TreePages, UnreadablePage> {
-        let mut pages = TreePages { interior: Vec::new(), leaves: vec![root] };
+        let mut pages = TreePages { interior: Vec::new(), leaves: vec![root], last_rowids: vec![i64::MAX] };
         let mut buffer = Vec::new();
         for _ in 0..LEVELS_MAX {
-            let mut below = Vec::new();
-            for page in &pages.leaves {
+            let (mut below, mut last_rowids) = (Vec::new(), Vec::new());
+            for (page, last_rowid) in pages.leaves.iter().zip(&pages.last_rowids) {
                 let page = self.page(self.read(&[*page], &mut buffer)?)?;
                 // All leaves have the same depth, so one page of a level decides for all.
                 if page.kind == leaf {
@@ -117,16 +119,17 @@ impl<'c> PageReader<'c> {
                 for cell in 0..page.cells {
                     let at = page.cell_at(cell)?;
                     below.push(u32_at(page.bytes, at).ok_or(UnreadablePage)?);
-                    // A key or a length, which no scan needs, but which SQLite refuses outside the page.
-                    varint(page.bytes, &mut (at + LEFT_CHILD_LEN))?;
+                    // In an index this is a length, which SQLite refuses outside the page.
+                    last_rowids.push(varint(page.bytes, &mut (at + LEFT_CHILD_LEN))? as i64);
                 }
                 below.push(u32_at(page.bytes, RIGHT_CHILD_AT).ok_or(UnreadablePage)?);
+                last_rowids.push(*last_rowid);
                 if below.len() > self.page_count as usize {
                     return Err(UnreadablePage);
                 }
             }
             pages.interior.append(&mut pages.leaves);
-            pages.leaves = below;
+            (pages.leaves, pages.last_rowids) = (below, last_rowids);
         }
         Err(UnreadablePage)
     }
@@ -152,20 +155,28 @@ impl<'c> PageReader<'c> {
 
     /// The page with these bytes, or with bytes that begin with these. The pointers to cells are within the bounds that
     /// SQLite sets with `cell_size_check`.
-    fn page<'p>(&self, bytes: &'p [u8]) -> Result<BTreePage<'p>, UnreadablePage> {
+    pub(super) fn page<'p>(&self, bytes: &'p [u8]) -> Result<BTreePage<'p>, UnreadablePage> {
+        let page = self.known_page(bytes)?;
+        let first = page.kind.header_len() + 2 * page.cells;
+        let last = self.usable_len - 4 - usize::from(page.kind.is_interior());
+        let are_inside = page
+            .pointers
+            .iter()
+            .fold(true, |all, pointer| all & (first..=last).contains(&u16::from_be_bytes(*pointer).into()));
+        if page.cells > (self.page_len - 8) / 6 || !are_inside {
+            return Err(UnreadablePage);
+        }
+        Ok(page)
+    }
+
+    /// The page with these bytes, of which [`PageReader::page`] has checked the pointers before.
+    #[inline]
+    pub(super) fn known_page<'p>(&self, bytes: &'p [u8]) -> Result<BTreePage<'p>, UnreadablePage> {
         let bytes = &bytes[..bytes.len().min(self.usable_len)];
         let kind = bytes.first().and_then(|byte| PageKind::of(*byte)).ok_or(UnreadablePage)?;
         let cells = usize::from(u16_at(bytes, CELL_COUNT_AT).ok_or(UnreadablePage)?);
-        let first = kind.header_len() + 2 * cells;
-        let pointers = bytes.get(kind.header_len()..first).ok_or(UnreadablePage)?;
-        let last = self.usable_len - 4 - usize::from(kind.is_interior());
-        let (pointers, _) = pointers.as_chunks();
-        let are_inside = pointers
-            .iter()
-            .fold(true, |all, pointer| all & (first..=last).contains(&u16::from_be_bytes(*pointer).into()));
-        if cells > (self.page_len - 8) / 6 || !are_inside {
-            return Err(UnreadablePage);
-        }
+        let first = kind.header_len();
+        let (pointers, _) = bytes.get(first..first + 2 * cells).ok_or(UnreadablePage)?.as_chunks();
         Ok(BTreePage { kind, cells, bytes, pointers })
     }
 
@@ -176,7 +187,7 @@ impl<'c> PageReader<'c> {
         buffer: &mut Vec<u8>,
         mut each: impl FnMut(&BTreePage<'_>) -> Result<(), UnreadablePage>,
     ) -> Result<(), UnreadablePage> {
-        let pages_max = (READ_BYTES / self.page_len).max(1);
+        let pages_max = self.count_in(READ_BYTES);
         for neighbours in pages.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
             for together in neighbours.chunks(pages_max) {
                 for page in self.read(together, buffer)?.chunks_exact(self.page_len) {
@@ -188,7 +199,7 @@ impl<'c> PageReader<'c> {
     }
 
     /// Passes the rows of a page of a table to `each`: the rowid and the record.
-    #[cfg(feature = "usage")]
+    #[cfg(any(feature = "usage", feature = "parquet"))]
     pub(crate) fn rows(
         &self,
         page: &BTreePage<'_>,
@@ -199,12 +210,22 @@ impl<'c> PageReader<'c> {
             return Err(UnreadablePage);
         }
         for cell in 0..page.cells {
-            let mut at = page.cell_at(cell)?;
-            let len = varint(page.bytes, &mut at)?;
-            let rowid = varint(page.bytes, &mut at)? as i64;
-            each(rowid, self.payload(page, at, len, long)?)?;
+            let row = page.row_at(cell)?;
+            each(row.rowid, self.record(page, row, long)?)?;
         }
         Ok(())
+    }
+
+    /// Returns the record of a row.
+    #[cfg(any(feature = "usage", feature = "parquet"))]
+    #[inline]
+    pub(super) fn record<'p>(
+        &self,
+        page: &BTreePage<'p>,
+        row: RowCell,
+        long: &'p mut Vec<u8>,
+    ) -> Result<&'p [u8], UnreadablePage> {
+        self.payload(page, row.record_at, row.record_len, long)
     }
 
     /// Returns the record of an entry of an index; the last value of the record is the rowid.
@@ -264,6 +285,11 @@ impl<'c> PageReader<'c> {
         Ok(long)
     }
 
+    /// The number of pages in so many bytes, at least 1.
+    pub(super) fn count_in(&self, bytes: usize) -> usize {
+        (bytes / self.page_len).max(1)
+    }
+
     /// The place in the file of neighbouring pages. Page 1 has the file's header and the schema, and no tree of a caller.
     fn offset_of(&self, first: u32, pages: usize) -> Result<u64, UnreadablePage> {
         let is_inside = first >= 2 && u64::from(first) + pages as u64 - 1 <= u64::from(self.page_count);
@@ -271,7 +297,11 @@ impl<'c> PageReader<'c> {
     }
 
     /// Reads neighbouring pages into `buffer`.
-    fn read<'b>(&self, pages: &[u32], buffer: &'b mut Vec<u8>) -> Result<&'b [u8], UnreadablePage> {
+    pub(super) fn read<'b>(
+        &self,
+        pages: &[u32],
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], UnreadablePage> {
         let Some(first) = pages.first() else { return Ok(&[]) };
         let offset = self.offset_of(*first, pages.len())?;
         buffer.resize(self.page_len * pages.len(), 0);
@@ -342,6 +372,32 @@ impl BTreePage<'_> {
     fn cell_at(&self, cell: usize) -> Result<usize, UnreadablePage> {
         self.pointers.get(cell).map(|pointer| u16::from_be_bytes(*pointer).into()).ok_or(UnreadablePage)
     }
+
+    /// The row of a cell of a leaf.
+    #[cfg(any(feature = "usage", feature = "parquet"))]
+    #[inline]
+    pub(super) fn row_at(&self, cell: usize) -> Result<RowCell, UnreadablePage> {
+        let mut at = self.cell_at(cell)?;
+        let record_len = varint(self.bytes, &mut at)?;
+        let rowid = varint(self.bytes, &mut at)? as i64;
+        Ok(RowCell { rowid, record_at: at, record_len })
+    }
+
+    /// The child to the left of a cell of an interior page; with the number of cells, the last child.
+    #[cfg(feature = "parquet")]
+    pub(super) fn child(&self, cell: usize) -> Result<u32, UnreadablePage> {
+        let at = if cell == self.cells { RIGHT_CHILD_AT } else { self.cell_at(cell)? };
+        u32_at(self.bytes, at).ok_or(UnreadablePage)
+    }
+}
+
+/// A cell of a leaf of a table.
+#[cfg(any(feature = "usage", feature = "parquet"))]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowCell {
+    pub rowid: i64,
+    record_at: usize,
+    record_len: u64,
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

@@ -1,13 +1,15 @@
 //! Reads the rows of a table in the order of `ts`, one transaction for all tables, for exports.
 //!
-//! Touches: reads the archive. Guarantees: all tables are read as of one commit. Memory does not grow with the number of
-//! rows: an index gives the order, and where there is no index, SQLite sorts with files.
+//! Touches: reads the archive. Guarantees: all tables are read as of one commit. Memory is bounded: rows come from the pages of
+//! the archive (`by_page`) as far as it is small enough, and else from SQLite, where an index gives the order, and where there
+//! is no index, SQLite sorts with files.
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Row;
+use rusqlite::types::ValueRef;
 
 use super::AddedColumns;
+use super::by_page::{RowsByPage, VALUES_MAX};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open::ArchiveReader;
 use crate::disk::{self, Identity};
@@ -17,6 +19,14 @@ use crate::record::columns::{Table, tool_calls, tool_result_events, turns};
 /// The page cache of the transaction in KiB; by SQLite's rule its sorter has as much. The turns of a ledger that several
 /// agents wrote are read out of the order of the file.
 const CACHE_KIB: u32 = 32 * 1024;
+
+/// What reads the rows of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowReading {
+    /// This program, from the pages of the archive.
+    Pages,
+    Sqlite,
+}
 
 /// All tables of an archive as of one commit.
 pub(crate) struct ArchiveSnapshot {
@@ -62,21 +72,30 @@ impl ArchiveSnapshot {
         self.ledger_offset_bytes
     }
 
-    /// Passes the rows of a table to `each`, sorted by the bytes of `ts`; rows without `ts` are first. A row has the columns of
-    /// the table; a tool call has the `ts` of its turn after them. With a date `since` (`YYYY-MM-DD`) some rows whose `ts`
-    /// is on an earlier date in UTC are left out, but no other rows.
+    /// Passes the rows of a table to `each`, sorted by the bytes of `ts`; rows without `ts` are first. A row has the values of
+    /// the table's columns; a tool call has the `ts` of its turn after them. With a date `since` (`YYYY-MM-DD`) some rows whose
+    /// `ts` is on an earlier date in UTC are left out, but no other rows.
+    ///
+    /// Returns `false` when only SQLite can read the rows, which may be noticed after some rows were passed on.
     ///
     /// # Errors
     /// Those of `each`, any error of SQLite, and [`ArchiveError::Interrupted`].
     pub(crate) fn rows<E: From<ArchiveError>>(
         &self,
+        reading: RowReading,
         table: &'static Table,
         since: Option<&str>,
         interrupt: &Interrupt,
-        mut each: impl FnMut(&Row<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut each: impl FnMut(&[ValueRef<'_>]) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        if reading == RowReading::Pages {
+            // With `since`, SQLite leaves out rows by a look at the index.
+            let rows = RowsByPage { reader: &self.reader, added: &self.added, table, interrupt };
+            return if since.is_none() { rows.pass(each) } else { Ok(false) };
+        }
         let sql = self.select(table, since.is_some());
         let mut statement = self.reader.prepare(&sql).context(&self.path, "preparing a query")?;
+        let columns = statement.column_count();
         let found = match since {
             Some(since) => statement.query([since]),
             None => statement.query([]),
@@ -86,9 +105,13 @@ impl ArchiveSnapshot {
             if interrupt.is_requested() {
                 return Err(ArchiveError::Interrupted.into());
             }
-            each(row)?;
+            let mut values = [ValueRef::Null; VALUES_MAX];
+            for (place, value) in values.iter_mut().enumerate().take(columns) {
+                *value = row.get_ref(place).context(&self.path, "reading a row")?;
+            }
+            each(&values[..columns])?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Fails with [`ArchiveError::Changed`] when the archive was read without locks and changed meanwhile: the rows that

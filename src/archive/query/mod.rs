@@ -8,6 +8,8 @@
 #[cfg(feature = "parquet")]
 mod at_rest;
 #[cfg(feature = "parquet")]
+mod by_page;
+#[cfg(feature = "parquet")]
 mod by_time;
 #[cfg(feature = "usage")]
 mod every_turn;
@@ -23,7 +25,7 @@ use rusqlite::{Connection, Row, Statement, params_from_iter};
 #[cfg(feature = "parquet")]
 pub(crate) use self::at_rest::ArchiveAtRest;
 #[cfg(feature = "parquet")]
-pub(crate) use self::by_time::ArchiveSnapshot;
+pub(crate) use self::by_time::{ArchiveSnapshot, RowReading};
 #[cfg(feature = "usage")]
 pub(crate) use self::every_turn::{
     Glimpse, StoredNumber, TsBounds, TurnColumns, TurnFields, TurnScan, scan_turns,
