@@ -24,6 +24,10 @@ pub(super) const HEADER_BYTES: usize = 8;
 /// How deep a transaction's metadata may nest: readers give up at the 128th level, and frame and event take two.
 const METADATA_DEPTH: usize = 125;
 
+/// The beginning of the keys that `serde_json` keeps for itself: it reads an object whose first key is one of them as something else, or
+/// not at all.
+const PRIVATE_KEYS: &str = "$serde_json::private::";
+
 /// The beginning of a piece of log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Split<'a> {
@@ -155,9 +159,7 @@ pub(super) fn account_json(def: &AccountDef, cfg: &AccountCfg) -> Result<Vec<u8>
 /// # Errors
 /// [`BookError::Unwritable`] for one that could be written but not read again.
 pub(super) fn transaction_json(transaction: &Transaction) -> Result<Vec<u8>, BookError> {
-    if depth_exceeds(&transaction.metadata, METADATA_DEPTH) {
-        return Err(unwritable(format!("its metadata nests deeper than {METADATA_DEPTH} levels")));
-    }
+    check_metadata(&transaction.metadata)?;
     let json = to_json(&EventOut::TransactionPosted(transaction))?;
     // Years of more than four digits and leap seconds have forms of their own, so that they are read back before they are stored.
     let time = transaction.occurred_at;
@@ -171,22 +173,28 @@ pub(super) fn transaction_json(transaction: &Transaction) -> Result<Vec<u8>, Boo
     Ok(json)
 }
 
-fn depth_exceeds(value: &serde_json::Value, limit: usize) -> bool {
+/// Refuses metadata that could be written but not read again.
+fn check_metadata(metadata: &serde_json::Value) -> Result<(), BookError> {
     // A stack of its own, because a value can nest deeper than the stack of this thread.
-    let mut open = vec![(value, 0)];
+    let mut open = vec![(metadata, 1)];
     while let Some((value, depth)) = open.pop() {
         match value {
-            serde_json::Value::Array(items) if depth < limit => {
-                open.extend(items.iter().map(|item| (item, depth + 1)));
+            serde_json::Value::Array(_) | serde_json::Value::Object(_) if depth > METADATA_DEPTH => {
+                return Err(unwritable(format!("its metadata nests deeper than {METADATA_DEPTH} levels")));
             }
-            serde_json::Value::Object(items) if depth < limit => {
+            serde_json::Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
+            serde_json::Value::Object(items) => {
+                if let Some(key) = items.keys().find(|key| key.starts_with(PRIVATE_KEYS)) {
+                    return Err(unwritable(format!(
+                        "its metadata has the key {key:?}, which would be read back as something else"
+                    )));
+                }
                 open.extend(items.values().map(|item| (item, depth + 1)));
             }
-            serde_json::Value::Array(_) | serde_json::Value::Object(_) => return true,
             _ => {}
         }
     }
-    false
+    Ok(())
 }
 
 /// Appends a frame to `out`.

@@ -139,12 +139,20 @@ async fn what_could_not_be_read_again_is_not_stored() {
     assert!(is_io(store.commit(&sale(1, 126)).await));
     assert_eq!(store.commit(&sale(1, 125)).await.unwrap().seq, 3);
     assert!(is_io(store.commit(&sale(2, 400)).await));
+    for value in [json!(1), json!("{}"), json!("")] {
+        let mut private = sale(2, 1);
+        private.metadata = json!([{"$serde_json::private::RawValue": value, "z": 1}]);
+        assert!(is_io(store.commit(&private).await));
+    }
+    let mut quoted = sale(4, 1);
+    quoted.metadata = json!({"a": "\"$serde_json::private::RawValue\""});
+    store.commit(&quoted).await.unwrap();
     let mut far = sale(3, 1);
     far.occurred_at = DateTime::<chrono::Utc>::MAX_UTC;
     let outcome = store.commit(&far).await;
     store.shutdown().await;
     let again = ours(directory.path()).await;
-    let kept = 1 + i64::from(outcome.is_ok());
+    let kept = 2 + i64::from(outcome.is_ok());
     assert_eq!(again.balance(&account("shop", "cash"), None).await.unwrap().amount.minor(), kept);
     assert!(!directory.path().join("books/shop/segment-00000000000000000001.log.torn").exists());
 }
