@@ -137,7 +137,8 @@ impl SessionLayout {
                 disk::refuse_link(&directory)?;
             }
             disk::create_dir_all(&directory)?;
-            if disk::metadata(&directory)?.mode & 0o077 != 0 {
+            // The root may be reached through a link, whose own mode means nothing.
+            if disk::metadata_of_target(&directory)?.mode & 0o077 != 0 {
                 wide.push(directory);
             }
         }
@@ -234,11 +235,15 @@ pub(super) fn is_blank(file: &disk::File, range: Range<u64>) -> Result<bool, Ses
     let mut offset = range.start;
     while offset < range.end {
         let piece = &mut buffer[..PIECE_BYTES.min(range.end - offset) as usize];
-        file.read_exact_at(piece, offset)?;
-        if !piece.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0x0b) {
+        let read = file.read_at(piece, offset)?;
+        if read == 0 {
+            // A writer cut the file under a reader.
+            break;
+        }
+        if !piece[..read].iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0x0b) {
             return Ok(false);
         }
-        offset += piece.len() as u64;
+        offset += read as u64;
     }
     Ok(true)
 }

@@ -66,7 +66,7 @@ impl SessionLayout {
         let mut line =
             serde_json::to_vec(&event).map_err(|error| SessionError::of_document(&path, &error))?;
         line.push(b'\n');
-        let (file, created) = disk::File::open_append(&path)?;
+        let (file, _) = disk::File::open_append(&path)?;
         let len_bytes = file.len_bytes()?;
         if let Err(error) = file.write_all(&line) {
             // The first error is reported. If the cut fails, the torn line is found and can be repaired.
@@ -74,9 +74,8 @@ impl SessionLayout {
             return Err(error.into());
         }
         file.sync_data()?;
-        if created {
-            disk::sync_dir(disk::parent_of(&path))?;
-        }
+        // Always, because an append that failed may have created the file and not synced its name.
+        disk::sync_dir(disk::parent_of(&path))?;
         Ok(event)
     }
 }

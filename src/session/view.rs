@@ -18,7 +18,7 @@ use super::integrity::{
     EntryKind, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, open_segment,
     verify,
 };
-use super::layout::SessionLayout;
+use super::layout::{self, SessionLayout};
 use super::recovery;
 use super::snapshot::Snapshot;
 use crate::disk;
@@ -263,8 +263,12 @@ impl SessionView {
         let last = self.rows().last();
         for (&segment_seq, &len_bytes) in files.len_bytes.range(last.map_or(0, |last| last.segment_seq)..) {
             let end = last.filter(|last| last.segment_seq == segment_seq).and_then(|last| last.end());
-            if end.unwrap_or(0) < len_bytes {
-                found.push((segment_seq, end.unwrap_or(0)..len_bytes));
+            let range = end.unwrap_or(0)..len_bytes;
+            let path = self.layout.segment_file_path(segment_seq);
+            if !range.is_empty()
+                && !layout::is_blank(&disk::File::open_read_no_follow(&path)?, range.clone())?
+            {
+                found.push((segment_seq, range));
             }
         }
         Ok(found

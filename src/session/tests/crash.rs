@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use super::{entry, files, options};
-use crate::disk::faults::{Harness, Image, each_failure};
-use crate::session::{Loss, NewEntry, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2};
+use crate::disk::faults::{Harness, Image, Survival, each_failure};
+use crate::session::{
+    Loss, MigrationEvent, NewEntry, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2,
+};
 use crate::store::Durability;
 
 /// Opens an image twice: the second time nothing changes. Answers the ids and the store.
@@ -590,6 +592,23 @@ fn an_empty_segment_of_a_killed_writer_gets_a_durable_name() {
         acknowledged.0.push((harness.events(), 2));
     });
     check_images(&harness, &acknowledged, &options, &all);
+}
+
+/// The first append may create the migration ledger and fail before it syncs the name.
+#[test]
+fn a_migration_event_is_durable_in_a_ledger_whose_name_nobody_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let harness = Harness::recording(directory.path());
+    harness.run(|| {
+        let (mut store, _) = SessionStoreV2::create(&root, &options(1000)).unwrap();
+        drop(crate::disk::File::create_new(&root.join("migrations/ledger.jsonl")).unwrap());
+        store.append_migration_event(MigrationEvent::default()).unwrap();
+    });
+    let image = tempfile::tempdir().unwrap();
+    harness.lay_out(harness.events(), Survival::Nothing, image.path());
+    let mut reader = SessionStoreV2::open_for_inspection(image.path().join("s"), &options(1000)).unwrap();
+    assert_eq!(reader.view().unwrap().read_migration_events().unwrap().events.len(), 1);
 }
 
 /// A canary: an append that does not sync must be caught by the images.

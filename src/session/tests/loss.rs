@@ -233,3 +233,32 @@ fn a_path_is_read_an_entry_at_a_time() {
     }
     assert_eq!(view.read_active_path("d").unwrap().len(), 3);
 }
+
+#[test]
+fn a_store_behind_a_link_is_as_private_as_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, link) = (directory.path().join("s"), directory.path().join("link"));
+    store_of(&root, &options(900), 1);
+    std::os::unix::fs::symlink(&root, &link).unwrap();
+    let (store, report) = SessionStoreV2::create(&link, &options(900)).unwrap();
+    assert!(report.wide_directories.is_empty(), "{report:?}");
+    drop(store);
+    let wide = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&root, wide).unwrap();
+    let (_, report) = SessionStoreV2::create(&link, &options(900)).unwrap();
+    assert_eq!(report.wide_directories.len(), 1, "{report:?}");
+}
+
+#[test]
+fn blanks_after_the_last_entry_are_no_unfinished_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    store_of(root, &options(1 << 20), 2);
+    let sound = fs::read(segment(root, 1)).unwrap();
+    for (tail, findings) in [("\n \t\r\n", 0), ("\n x", 1)] {
+        fs::write(segment(root, 1), [&sound, tail.as_bytes()].concat()).unwrap();
+        let check = crate::session::check(root).unwrap();
+        assert_eq!(check.findings.len(), findings, "{check:?}");
+        assert!(check.ok);
+    }
+}
