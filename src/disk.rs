@@ -619,9 +619,11 @@ fn set_mode(_file: &File, _mode: u32) -> Result<(), Error> {
 
 /// Saves a byte range of `file` as `directory/name`, or as `name.1` to `name.9999` when the name is taken, and returns the
 /// path. The copy and its name are durable on return: only then may the caller cut the range from the file. The directory
-/// is created when missing; no file in the directory is ever overwritten.
+/// is created when missing; no file in the directory is ever overwritten. The name of the directory is synced, too, because a killed
+/// program may have created the directory and not synced its name.
 pub fn quarantine(file: &File, range: Range<u64>, directory: &Path, name: &str) -> Result<PathBuf, Error> {
     create_dir_all(directory)?;
+    sync_dir(parent_of(directory))?;
     let copy = create_numbered(directory, name)?;
     let copied = copy_range(file, range, &copy).and_then(|()| copy.sync_all());
     if let Err(error) = copied {

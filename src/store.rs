@@ -13,7 +13,8 @@
 //! - Files that cannot be used are renamed and never deleted.
 //! - Inherited bytes: whatever a killed writer left unsynced is synced before the store is used, data before names, because
 //!   from then on it counts as acknowledged.
-//! - Leftovers: a temporary file of a replacement that was killed half-way is deleted by the next holder of the lock.
+//! - Leftovers: a temporary file of a replacement that was killed half-way is deleted by the next holder of the lock. Where
+//!   the lock does not cover the replacement, only a file that is an hour old is deleted.
 
 use std::fmt;
 use std::io;
@@ -28,6 +29,9 @@ use crate::disk::{self, KernelLock};
 /// How long a writer that waits for the lock sleeps between two attempts: at first, and at most.
 const FIRST_WAIT: Duration = Duration::from_micros(200);
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
+
+/// How old a temporary file is before its replacement counts as killed. A replacement takes milliseconds.
+pub(crate) const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 
 /// When an appended record is on stable storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -236,12 +240,20 @@ pub(crate) fn lock(path: &Path, timeout: Duration) -> Result<Option<KernelLock>,
     }
 }
 
-/// Deletes the temporary files in `directory` that replacements of the files `of` left when they were killed. Only for the holder of
-/// the lock.
-pub(crate) fn remove_leftovers(directory: &Path, of: &[&str]) -> Result<(), disk::Error> {
+/// Deletes the temporary files in `directory` whose names begin with one of `prefixes`. Replacements left them when they were killed.
+/// `age` is [`Duration::ZERO`] where the caller holds the lock that covers the replacements, and otherwise [`LEFTOVER_AGE`].
+pub(crate) fn remove_leftovers(
+    directory: &Path,
+    prefixes: &[&str],
+    age: Duration,
+) -> Result<(), disk::Error> {
     for path in disk::list(directory)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.ends_with(".tmp") && of.iter().any(|replaced| name.starts_with(replaced)) {
+        if !name.ends_with(".tmp") || !prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let Some(metadata) = disk::if_there(disk::metadata(&path))? else { continue };
+        if age.is_zero() || metadata.modified.elapsed().is_ok_and(|since| since >= age) {
             disk::remove_file_if_exists(&path)?;
         }
     }

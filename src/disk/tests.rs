@@ -170,6 +170,23 @@ fn quarantine_failing_at_any_operation_leaves_no_half_copy() {
     });
 }
 
+/// A killed program may have created the directory and not synced its name.
+#[test]
+fn quarantine_is_durable_in_a_directory_whose_name_nobody_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    fs::write(&path, b"0123456789").unwrap();
+    let saved = directory.path().join("q");
+    let harness = Harness::recording(directory.path());
+    harness.run(|| {
+        perform_on_path(Operation::CreateDirectory, &saved, || fs::create_dir(&saved)).unwrap();
+        quarantine(&File::open_rw(&path).unwrap(), 4..10, &saved, "tail").unwrap();
+    });
+    let image = tempfile::tempdir().unwrap();
+    harness.lay_out(harness.events(), Survival::Nothing, image.path());
+    assert_eq!(fs::read(image.path().join("q/tail")).unwrap(), b"456789");
+}
+
 /// Appends sized to straddle sectors, each acknowledged at the event count it was reported at.
 fn acknowledged_appends(directory: &Path, harness: &Harness, sync: bool) -> Vec<usize> {
     let path = directory.join("log");

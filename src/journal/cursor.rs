@@ -11,6 +11,7 @@ use super::format::FileKind;
 use super::reader::JournalReader;
 use crate::disk::{self, Replacing};
 use crate::home::SessionId;
+use crate::store;
 
 /// How far a named consumer has come: the offset of the record that it wants next.
 ///
@@ -37,12 +38,17 @@ impl Cursor {
         let directory = Directory::at(directory);
         let path = directory.cursors().join(name);
         disk::refuse_other_case(&path)?;
-        if let Some(offset) = directory.read_cursor(name)? {
-            return Ok(Self { directory, path, offset, reader: None });
-        }
-        let offset = directory.read_skips()?.start;
-        disk::create_dir_all(&directory.cursors())?;
-        disk::replace(&path, &FileKind::Cursor.encode(offset), Replacing::Durable)?;
+        let offset = match directory.read_cursor(name)? {
+            Some(offset) => offset,
+            None => {
+                let start = directory.read_skips()?.start;
+                disk::create_dir_all(&directory.cursors())?;
+                disk::replace(&path, &FileKind::Cursor.encode(start), Replacing::Durable)?;
+                start
+            }
+        };
+        // A killed program may have created the cursor or its directory and not synced the name.
+        store::sync_inherited([""; 0], [&*directory.cursors(), directory.root()])?;
         Ok(Self { directory, path, offset, reader: None })
     }
 

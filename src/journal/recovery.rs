@@ -18,7 +18,7 @@ use super::format::{FileKind, HEADER_SIZE, HeaderFlaw, Skips};
 use super::segment::{Segment, list};
 use super::status::JournalStatus;
 use crate::disk;
-use crate::store::{self, Check, Cut, Finding, Recovery};
+use crate::store::{self, Check, Cut, Finding, LEFTOVER_AGE, Recovery};
 
 /// Damaged ranges of a segment that are saved in a file each; more are saved as one copy from the first to the last.
 const SAVED_APART: usize = if cfg!(test) { 8 } else { 64 };
@@ -172,7 +172,7 @@ pub(super) fn recover_locked(
 ) -> Result<RecoveredJournal> {
     let sets_aside = on_corruption == OnCorruption::SetAside;
     let started = Instant::now();
-    store::remove_leftovers(directory.root(), &["SYNCED.", "SKIPS.", "IDENTITY."])?;
+    remove_leftovers(directory)?;
     let mut quarantined = Vec::new();
     let (skips, segments) = match inventory(directory) {
         Err(JournalError::Damaged { path, .. }) if sets_aside => {
@@ -192,6 +192,15 @@ pub(super) fn recover_locked(
         survey = survey.unless_corrupt()?;
     }
     survey.repair(quarantined, started)
+}
+
+/// Deletes what killed replacements of the journal's small files left. The writer's lock does not cover cursors and the note of
+/// delivered lines, so a young file may belong to a program that runs.
+fn remove_leftovers(directory: &Directory) -> Result<()> {
+    store::remove_leftovers(directory.root(), &["SYNCED.", "SKIPS.", "IDENTITY."], Duration::ZERO)?;
+    store::remove_leftovers(directory.root(), &["DELIVERED."], LEFTOVER_AGE)?;
+    disk::if_there(store::remove_leftovers(&directory.cursors(), &[""], LEFTOVER_AGE))?;
+    Ok(())
 }
 
 /// Returns the skips and the segments. Segments from before the start, which an interrupted cleanup leaves, do not count.

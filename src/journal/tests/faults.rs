@@ -1,7 +1,7 @@
 //! Failing operations and power cuts: nothing acknowledged is lost, nothing invented, a second recovery changes nothing.
 
 use super::*;
-use crate::disk::faults::{Harness, each_failure};
+use crate::disk::faults::{Harness, Survival, each_failure};
 
 /// What a scenario tried to append, by offset, and after how many events it was acknowledged, if it was.
 type Attempts = Vec<(Option<u64>, Vec<u8>, Option<usize>)>;
@@ -243,6 +243,31 @@ fn opening_makes_durable_what_a_killed_writer_left() {
             }
         });
         assert!(images > 0);
+    }
+}
+
+/// Whoever created the cursor or its directory may have been killed before the name was synced.
+#[test]
+fn an_opened_cursor_is_durable_whoever_created_it() {
+    use crate::disk;
+    for has_cursor in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        filled(directory.path(), 3, 1 << 20);
+        let cursors = directory.path().join("cursors");
+        let harness = Harness::recording(directory.path());
+        harness.run(|| {
+            let create = || std::fs::create_dir(&cursors);
+            disk::perform_on_path(disk::Operation::CreateDirectory, &cursors, create).unwrap();
+            if has_cursor {
+                let cursor = super::super::format::FileKind::Cursor.encode(0);
+                disk::replace(&cursors.join("c"), &cursor, disk::Replacing::Unsynced).unwrap();
+                disk::File::open_to_sync(&cursors.join("c")).unwrap().sync_all().unwrap();
+            }
+            Cursor::open(directory.path(), "c").unwrap();
+        });
+        let image = tempfile::tempdir().unwrap();
+        harness.lay_out(harness.events(), Survival::Nothing, image.path());
+        assert_eq!(status(image.path()).unwrap().cursors.len(), 1, "{has_cursor}");
     }
 }
 

@@ -332,6 +332,32 @@ fn cleanup_deletes_what_every_cursor_has_passed_and_no_more() {
 }
 
 #[test]
+fn what_killed_replacements_left_is_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path(), 3, 1 << 20);
+    Cursor::open(directory.path(), "c").unwrap();
+    let leave = |name: &str, age: Duration| {
+        let file = std::fs::File::create(directory.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+    };
+    let (old, young) = (Duration::from_secs(7200), Duration::from_secs(60));
+    leave("SKIPS.0.tmp", young);
+    leave("DELIVERED.0.tmp", old);
+    leave("cursors/c.0.tmp", old);
+    // A replacement that the journal's lock does not cover may be under way.
+    leave("DELIVERED.1.tmp", young);
+    leave("cursors/c.1.tmp", young);
+    leave("mine.tmp", old);
+    Journal::open(directory.path()).unwrap().close().unwrap();
+    let left: BTreeSet<String> = snapshot(directory.path())
+        .into_keys()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "tmp"))
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(left, ["DELIVERED.1.tmp", "c.1.tmp", "mine.tmp"].map(str::to_owned).into());
+}
+
+#[test]
 fn cursors_have_names_bounds_and_checksums() {
     let directory = tempfile::tempdir().unwrap();
     filled(directory.path(), 3, 1 << 20);
