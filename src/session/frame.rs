@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::canonical::Canonical;
 use super::error::{LinePlace, SessionError};
 use super::format::{SEGMENT_FRAME_SCHEMA, SegmentFrame};
 use super::payload::NewEntry;
@@ -68,55 +67,11 @@ impl<'a> FrameLine<'a> {
     /// Parses a line. LF, CR and blanks around the JSON text are allowed.
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, NotAFrame> {
         let text = simdutf8::basic::from_utf8(line).map_err(|_| NotAFrame::NotText)?;
-        if let Some(frame) = Self::parse_canonical(text) {
-            return Ok(frame);
-        }
         let frame: Self = serde_json::from_str(text).map_err(|error| NotAFrame::Json(error.to_string()))?;
         if frame.schema != SEGMENT_FRAME_SCHEMA {
             return Err(NotAFrame::Schema(frame.schema.into_owned()));
         }
         Ok(frame)
-    }
-
-    /// Parses a line in the form that writers give it.
-    fn parse_canonical(text: &'a str) -> Option<Self> {
-        let mut rest = Canonical::new(text.strip_suffix('\n').unwrap_or(text));
-        rest.literal("{\"schema\":\"pi.session_store_v2.segment_frame.v1\",\"segmentSeq\":")?;
-        let segment_seq = rest.number()?;
-        rest.literal(",\"frameSeq\":")?;
-        let frame_seq = rest.number()?;
-        rest.literal(",\"entrySeq\":")?;
-        let entry_seq = rest.number()?;
-        rest.literal(",\"entryId\":")?;
-        let entry_id = rest.string()?;
-        let parent_entry_id = match rest.literal(",\"parentEntryId\":") {
-            Some(()) => Some(Cow::Borrowed(rest.string()?)),
-            None => None,
-        };
-        rest.literal(",\"entryType\":")?;
-        let entry_type = rest.string()?;
-        rest.literal(",\"timestamp\":")?;
-        let timestamp = rest.string()?;
-        rest.literal(",\"payloadSha256\":")?;
-        let payload_sha256 = rest.string()?;
-        rest.literal(",\"payloadBytes\":")?;
-        let payload_bytes = rest.number()?;
-        rest.literal(",\"payload\":")?;
-        // With keys after the payload, the rest without its last brace is not one value.
-        let payload = serde_json::from_str(rest.rest().strip_suffix('}')?).ok()?;
-        Some(Self {
-            schema: Cow::Borrowed(SEGMENT_FRAME_SCHEMA),
-            segment_seq,
-            frame_seq,
-            entry_seq,
-            entry_id: Cow::Borrowed(entry_id),
-            parent_entry_id,
-            entry_type: Cow::Borrowed(entry_type),
-            timestamp: Cow::Borrowed(timestamp),
-            payload_sha256: Cow::Borrowed(payload_sha256),
-            payload_bytes,
-            payload,
-        })
     }
 
     /// Returns the SHA-256 of the payload, or how payload and header differ.
@@ -232,10 +187,8 @@ mod tests {
             ("[1,2.50]", None, "y"),
         ] {
             let line = line(payload, parent, id);
-            let text = str::from_utf8(&line).unwrap();
-            let plain = FrameLine::parse_canonical(text).unwrap();
-            let spaced = text.replace("\"frameSeq\":2", "  \"frameSeq\" : 2 ");
-            assert!(FrameLine::parse_canonical(&spaced).is_none());
+            let plain = FrameLine::parse(&line).unwrap();
+            let spaced = str::from_utf8(&line).unwrap().replace("\"frameSeq\":2", "  \"frameSeq\" : 2 ");
             let spaced = FrameLine::parse(spaced.as_bytes()).unwrap();
             assert_eq!(format!("{plain:?}"), format!("{spaced:?}"));
             assert_eq!(plain.payload.get(), payload);

@@ -15,7 +15,6 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use rayon::prelude::*;
 
-use super::canonical::Canonical;
 use super::error::{LinePlace, SessionError};
 use super::format::{MAX_LINE_BYTES, OFFSET_INDEX_SCHEMA, OffsetIndexEntry};
 use crate::disk;
@@ -255,76 +254,28 @@ impl IndexRows {
 
     /// Appends the line of a row, LF included.
     fn write_line(&self, row: usize, out: &mut Vec<u8>) {
-        let numbers = self.numbers(row);
-        let number = |out: &mut Vec<u8>, key: &str, number: u64| {
-            out.extend_from_slice(key.as_bytes());
-            out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-        };
-        number(out, "{\"schema\":\"pi.session_store_v2.offset_index.v1\",\"entrySeq\":", numbers.entry_seq);
-        out.extend_from_slice(b",\"entryId\":");
-        // A text always serialises, and memory takes every write.
-        let _ = serde_json::to_writer(&mut *out, self.id(row));
-        number(out, ",\"segmentSeq\":", numbers.segment_seq);
-        number(out, ",\"frameSeq\":", numbers.frame_seq);
-        number(out, ",\"byteOffset\":", numbers.byte_offset);
-        number(out, ",\"byteLength\":", numbers.byte_length);
-        out.extend_from_slice(b",\"crc32c\":\"");
-        out.extend_from_slice(&numbers.crc.0);
-        out.extend_from_slice(b"\",\"state\":\"active\"}\n");
+        // Texts and numbers always serialise, and memory takes every write.
+        let _ = serde_json::to_writer(&mut *out, &self.row(row));
+        out.push(b'\n');
     }
 
-    /// Passes the lines of a range of rows to `write`, in blocks of a few MiB that all cores format.
+    /// Passes the lines of a range of rows to `write`, in blocks of 1 MiB.
     pub(super) fn write_lines(
         &self,
         rows: Range<usize>,
         mut write: impl FnMut(&[u8]) -> Result<(), SessionError>,
     ) -> Result<(), SessionError> {
-        const BLOCK_ROWS: usize = 8192;
-        const BLOCKS_AT_ONCE: usize = 8;
-        /// What a line has, with a short id.
-        const LINE_BYTES: usize = 220;
-        let mut start = rows.start;
-        while start < rows.end {
-            let end = rows.end.min(start + BLOCK_ROWS * BLOCKS_AT_ONCE);
-            let starts: Vec<usize> = (start..end).step_by(BLOCK_ROWS).collect();
-            let blocks: Vec<Vec<u8>> = starts
-                .into_par_iter()
-                .map(|first| {
-                    let rows = first..end.min(first + BLOCK_ROWS);
-                    let mut block = Vec::with_capacity(rows.len() * LINE_BYTES);
-                    rows.for_each(|row| self.write_line(row, &mut block));
-                    block
-                })
-                .collect();
-            for block in &blocks {
-                write(block)?;
+        const BLOCK_BYTES: usize = 1 << 20;
+        let mut block = Vec::new();
+        for row in rows {
+            self.write_line(row, &mut block);
+            if block.len() >= BLOCK_BYTES {
+                write(&block)?;
+                block.clear();
             }
-            start = end;
         }
-        Ok(())
+        if block.is_empty() { Ok(()) } else { write(&block) }
     }
-}
-
-/// Parses a line in the form that writers give it: its numbers and its id.
-fn parse_canonical(text: &str) -> Option<(RowNumbers, &str)> {
-    let mut rest = Canonical::new(text);
-    rest.literal("{\"schema\":\"pi.session_store_v2.offset_index.v1\",\"entrySeq\":")?;
-    let entry_seq = rest.number()?;
-    rest.literal(",\"entryId\":")?;
-    let entry_id = rest.string()?;
-    rest.literal(",\"segmentSeq\":")?;
-    let segment_seq = rest.number()?;
-    rest.literal(",\"frameSeq\":")?;
-    let frame_seq = rest.number()?;
-    rest.literal(",\"byteOffset\":")?;
-    let byte_offset = rest.number()?;
-    rest.literal(",\"byteLength\":")?;
-    let byte_length = rest.number()?;
-    rest.literal(",\"crc32c\":")?;
-    let crc = CrcText::read(rest.string()?);
-    rest.literal(",\"state\":\"active\"}")?;
-    let numbers = RowNumbers { entry_seq, segment_seq, frame_seq, byte_offset, byte_length, crc };
-    rest.rest().is_empty().then_some((numbers, entry_id))
 }
 
 /// What was read of the index file.
@@ -403,10 +354,6 @@ fn parse_chunk(source: &Source, chunk: Range<u64>) -> Result<ParsedRows, Session
             return Err(SessionError::IndexLineUnreadable { place: place(), reason });
         };
         if text.trim().is_empty() {
-            continue;
-        }
-        if let Some((numbers, id)) = parse_canonical(text) {
-            parsed.push(numbers, id);
             continue;
         }
         let row: OffsetIndexEntry = match serde_json::from_str(text) {

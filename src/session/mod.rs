@@ -17,7 +17,6 @@
 //! Guarantees: every frame that is returned was verified (range, CRC-32C, numbers, SHA-256 of the payload); every acknowledged
 //! entry is on stable storage; damage that is not a torn tail is refused with file, line and byte offset.
 
-mod canonical;
 mod chain;
 mod check;
 mod checkpoint;
