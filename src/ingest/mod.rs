@@ -56,5 +56,5 @@ pub use payload::{
     serialize_epoch, serialize_ledger_line, serialize_vote,
 };
 pub use sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, SinkError};
-pub use store::{KVStore, KeyValue, MemoryStore, StoreError};
+pub use store::{KVStore, KeyValue, StoreError};
 pub use worker::{Drained, SetAsideListener, SetAsideRecord};

@@ -1,10 +1,9 @@
-//! The stores that the ingestor writes to: a small trait, and a store in memory.
+//! The stores that the ingestor writes to: a small trait.
 //!
 //! Touches nothing. The guarantees of every implementation are those of [`KVStore`].
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
@@ -83,54 +82,5 @@ pub(super) fn innermost(error: &(dyn std::error::Error + Send + Sync + 'static))
             "the format version of its files is none that this program knows; they are damaged, or another program's".to_owned()
         }
         _ => error.to_string(),
-    }
-}
-
-/// A store in memory, for programs that need the content of a journal and nothing on the disk.
-#[derive(Debug, Default)]
-pub struct MemoryStore {
-    entries: RwLock<BTreeMap<Vec<u8>, Vec<u8>>>,
-}
-
-impl MemoryStore {
-    fn entries(&self) -> RwLockReadGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Clone for MemoryStore {
-    fn clone(&self) -> Self {
-        Self { entries: RwLock::new(self.entries().clone()) }
-    }
-}
-
-impl PartialEq for MemoryStore {
-    fn eq(&self, other: &Self) -> bool {
-        *self.entries() == *other.entries()
-    }
-}
-
-impl Eq for MemoryStore {}
-
-impl KVStore for MemoryStore {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.entries().get(key).cloned())
-    }
-
-    fn put_batch(&self, batch: &[KeyValue]) -> Result<(), StoreError> {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        entries.extend(batch.iter().cloned());
-        Ok(())
-    }
-
-    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
-        let entries = self.entries();
-        let from_prefix = entries.range(prefix.to_vec()..);
-        let matching = from_prefix.take_while(|(key, _)| key.starts_with(prefix));
-        Ok(matching.map(|(key, value)| (key.clone(), value.clone())).collect())
-    }
-
-    fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 }

@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::super::{HybridStore, IngestError, Ingestor, KVStore, MemoryStore};
+use super::super::tests::MemoryStore;
+use super::super::{HybridStore, IngestError, Ingestor, KVStore};
 use crate::journal::{Cursor, JournalOptions, JournalReader, SegmentManager, cursors, status};
 
 /// Appends records that nobody understands: each is set aside under its offset. Answers where the journal then ends.

@@ -6,7 +6,8 @@
 use std::fs;
 use std::time::Duration;
 
-use super::super::{Ingestor, MemoryStore, queue_ledger_lines};
+use super::super::tests::MemoryStore;
+use super::super::{Ingestor, queue_ledger_lines};
 use super::*;
 use crate::disk::faults::{Harness, each_failure};
 use crate::home::Home;
