@@ -172,12 +172,7 @@ impl BookState {
             return;
         }
         let index = self.accounts.len() as u32;
-        if !self.ids.contains_key(&def.id.book.0) {
-            self.ids.insert(def.id.book.0.clone(), HashMap::new());
-        }
-        if let Some(paths) = self.ids.get_mut(&def.id.book.0) {
-            paths.insert(def.id.path.clone(), index);
-        }
+        self.ids.entry(def.id.book.0.clone()).or_default().insert(def.id.path.clone(), index);
         self.accounts.push(Account::new(def.clone(), cfg.clone()));
     }
 

@@ -4,7 +4,6 @@
 //! after the first failed write or sync nothing is acknowledged, and records that were not acknowledged are cut off again
 //! where that is known to be safe; records are written in the order of their offsets, each in one piece.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -330,7 +329,7 @@ impl Appender {
         Ok(active.end())
     }
 
-    fn flush_run(&self, active: &mut ActiveSegment, run: &mut WriteRun<'_>) -> Result<()> {
+    fn flush_run(&self, active: &mut ActiveSegment, run: &mut WriteRun) -> Result<()> {
         if run.records == 0 {
             return Ok(());
         }
@@ -341,7 +340,7 @@ impl Appender {
             active.allocated_bytes = end;
             if is_long_lived && self.limits.durability != Durability::Os {
                 active.allocated_bytes = (end + AHEAD_BYTES).min(self.limits.max_segment_bytes).max(end);
-                run.extend_with_zeros(active.allocated_bytes - end);
+                run.bytes.resize((active.allocated_bytes - active.len_bytes) as usize, 0);
             }
         }
         if let Err(error) = active.file.write_all_at(&run.bytes, active.len_bytes) {
@@ -413,25 +412,17 @@ impl Appender {
     }
 }
 
-/// Records that go to the disk in one write: a single one without a copy, several joined.
+/// Records that go to the disk in one write.
 #[derive(Default)]
-struct WriteRun<'r> {
-    bytes: Cow<'r, [u8]>,
+struct WriteRun {
+    bytes: Vec<u8>,
     records: usize,
 }
 
-impl<'r> WriteRun<'r> {
-    fn push(&mut self, record: &'r [u8]) {
+impl WriteRun {
+    fn push(&mut self, record: &[u8]) {
         self.records += 1;
-        match self.records {
-            1 => self.bytes = Cow::Borrowed(record),
-            _ => self.bytes.to_mut().extend_from_slice(record),
-        }
-    }
-
-    fn extend_with_zeros(&mut self, len_bytes: u64) {
-        let len = self.bytes.len() + len_bytes as usize;
-        self.bytes.to_mut().resize(len, 0);
+        self.bytes.extend_from_slice(record);
     }
 
     fn len_bytes(&self) -> u64 {

@@ -39,25 +39,6 @@ struct FoundRecord {
     len_bytes: usize,
 }
 
-/// Why there is no record at an offset, as far as the list of segments tells.
-enum Miss {
-    /// The readable records end here; more may come.
-    End(u64),
-    Error(JournalError),
-}
-
-impl From<JournalError> for Miss {
-    fn from(error: JournalError) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<disk::Error> for Miss {
-    fn from(error: disk::Error) -> Self {
-        Self::Error(error.into())
-    }
-}
-
 impl JournalReader {
     /// Opens the journal in `directory` for reading.
     ///
@@ -85,15 +66,14 @@ impl JournalReader {
     /// before the start, [`JournalError::Corrupt`] where the journal is damaged; file operations that fail.
     pub fn read(&mut self, offset: u64) -> Result<Option<RecordRef<'_>>> {
         let found = match self.find(offset) {
-            Ok(found) => found,
+            Ok(Ok(found)) => found,
             // The segments may have been appended to, sealed, skipped or deleted since they were listed.
-            Err(_) => {
+            _ => {
                 self.refresh()?;
-                match self.find(offset) {
+                match self.find(offset)? {
                     Ok(found) => found,
-                    Err(Miss::End(end)) if self.segments.skips().advance(offset) <= end => return Ok(None),
-                    Err(Miss::End(end)) => return Err(self.beyond_end(offset, end)),
-                    Err(Miss::Error(error)) => return Err(error),
+                    Err(end) if self.segments.skips().advance(offset) <= end => return Ok(None),
+                    Err(end) => return Err(self.beyond_end(offset, end)),
                 }
             }
         };
@@ -118,11 +98,11 @@ impl JournalReader {
             // No record has this offset, so the walk ends where the records do. The listed length cannot be used, because a
             // writer may have put a record across it.
             match self.find(u64::MAX) {
-                Ok(found) => return Ok(found.offset + found.len_bytes as u64),
-                Err(Miss::End(end)) => return Ok(end),
+                Ok(Ok(found)) => return Ok(found.offset + found.len_bytes as u64),
+                Ok(Err(end)) => return Ok(end),
                 // Bytes that the writer was changing are whole when they are read again.
-                Err(Miss::Error(JournalError::Corrupt { .. })) if attempt < END_ATTEMPTS => attempt += 1,
-                Err(Miss::Error(error)) => return Err(error),
+                Err(JournalError::Corrupt { .. }) if attempt < END_ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -171,15 +151,13 @@ impl JournalReader {
 
     /// Fails when the records end before `offset`. Lengths do not show that, because of the zeros that a writer writes ahead.
     fn check_reached(&mut self, offset: u64) -> Result<()> {
-        if self.find(offset).is_ok() {
+        if matches!(self.find(offset), Ok(Ok(_))) {
             return Ok(());
         }
         self.refresh()?;
         match self.find(offset) {
-            Err(Miss::End(end)) if self.segments.skips().advance(offset) > end => {
-                Err(self.beyond_end(offset, end))
-            }
-            Err(Miss::Error(error @ (JournalError::Disk(_) | JournalError::Scan(_)))) => Err(error),
+            Ok(Err(end)) if self.segments.skips().advance(offset) > end => Err(self.beyond_end(offset, end)),
+            Err(error @ (JournalError::Disk(_) | JournalError::Scan(_))) => Err(error),
             // Damage, and an offset inside a record, are reported to a reader of that place.
             _ => Ok(()),
         }
@@ -194,16 +172,17 @@ impl JournalReader {
         Ok(())
     }
 
-    /// Finds the record at `offset`, by the segments known so far.
-    fn find(&mut self, offset: u64) -> Result<FoundRecord, Miss> {
+    /// Finds the record at `offset`, by the segments known so far. Where there is none, returns the end of the readable records; more
+    /// may come.
+    fn find(&mut self, offset: u64) -> Result<Result<FoundRecord, u64>> {
         let start = self.segments.skips().start;
         if offset < start {
             let directory = self.directory().to_owned();
-            return Err(JournalError::Deleted { directory, offset, start }.into());
+            return Err(JournalError::Deleted { directory, offset, start });
         }
         let offset = self.segments.skips().advance(offset);
         let Some(Located { segment, next_base }) = self.segments.locate(offset) else {
-            return Err(Miss::End(self.start()));
+            return Ok(Err(self.start()));
         };
         let is_last = next_base.is_none();
         if is_last
@@ -211,31 +190,31 @@ impl JournalReader {
             && self.segments.skips().advance(segment.base) >= segment.end()
         {
             // Skipped whole: even its header may belong to another segment.
-            return Err(Miss::End(self.segments.skips().advance(segment.end())));
+            return Ok(Err(self.segments.skips().advance(segment.end())));
         }
         if self.open.as_ref().is_none_or(|open| open.base != segment.base) {
             match OpenSegment::open(self.segments.directory(), segment.base) {
                 Ok(open) => self.open = Some(open),
                 // A segment that is being created.
                 Err(JournalError::Corrupt { .. }) if is_last && segment.len_bytes <= HEADER_SIZE => {
-                    return Err(Miss::End(segment.base));
+                    return Ok(Err(segment.base));
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
-        let Some(open) = &mut self.open else { return Err(Miss::End(offset)) };
+        let Some(open) = &mut self.open else { return Ok(Err(offset)) };
         let walked = open.walk_to(offset, self.segments.skips())?;
         let (at, flaw) = match walked {
             RecordWalk::Inside { start } => {
                 let directory = self.directory().to_owned();
-                return Err(JournalError::NotARecord { directory, offset, start }.into());
+                return Err(JournalError::NotARecord { directory, offset, start });
             }
             RecordWalk::Stopped { at, flaw } => (at, flaw),
             RecordWalk::Reached => match open.record_at(offset, self.segments.skips(), verified_record)? {
                 Ok(len_bytes) => {
                     open.last_end = offset + len_bytes as u64;
                     open.landmark(open.last_end);
-                    return Ok(FoundRecord { offset, position: segment.position(offset), len_bytes });
+                    return Ok(Ok(FoundRecord { offset, position: segment.position(offset), len_bytes }));
                 }
                 Err(flaw) => (offset, flaw),
             },
@@ -248,9 +227,9 @@ impl JournalReader {
                 offsets: at..next_base.unwrap_or_else(|| segment.end().max(at)),
                 reason: flaw.into(),
             };
-            return Err(self.corrupt(damage).into());
+            return Err(self.corrupt(damage));
         }
-        Err(Miss::End(at))
+        Ok(Err(at))
     }
 
     fn beyond_end(&self, offset: u64, end: u64) -> JournalError {
