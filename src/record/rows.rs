@@ -100,6 +100,17 @@ impl Rows<'_> {
         }
     }
 
+    /// Takes all rows and findings out; the space is kept.
+    #[cfg(feature = "usage")]
+    pub(crate) fn clear(&mut self) {
+        self.turns.clear();
+        self.calls.clear();
+        self.events.clear();
+        self.compactions.clear();
+        self.stamps.clear();
+        self.findings.clear();
+    }
+
     /// How many turns, calls and events there are.
     pub(crate) fn counts(&self) -> [usize; 3] {
         [self.turns.len(), self.calls.len(), self.events.len()]

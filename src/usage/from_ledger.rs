@@ -2,18 +2,24 @@
 //!
 //! Touches the ledger, for reading. Guarantees: the turns are the same as in an archive of the same bytes, because the
 //! same code reads lines and folds stamps. The ledger is read twice, because the first reading finds the last line of
-//! each turn. A line that cannot be a turn is not parsed ([`may_be_turn`]), and the first reading takes the key of an
-//! ordinary line without parsing it ([`key_without_parsing`]). When a line that counts, or that
-//! an explanation names, then proves to be no turn, both readings are repeated with every line parsed.
+//! each turn. The first reading does not parse an ordinary line ([`claimed_key`]). The second reading parses the lines of
+//! turns, also those that a later line supersedes, and compares their keys. If the first reading was wrong about a
+//! line, both readings are repeated with every line parsed. The only line of a turn is not parsed if its time is out of
+//! the question's bounds ([`Bounds::exclude`]).
 
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::ops::{ControlFlow, Range};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bumpalo::Bump;
+use foldhash::quality::RandomState;
+use memchr::memmem::Finder;
+use rayon::slice::ParallelSliceMut;
 
 use super::error::UsageError;
+use super::question::{Period, Question};
 use super::tally::{LineAt, NumberMap, UsageTally};
 use crate::archive::ArchiveError;
 use crate::archive::pipeline::{PipelineInput, workers};
@@ -25,47 +31,75 @@ use crate::record::columns::{tool_calls, turns};
 use crate::record::fold::Fold;
 use crate::record::maker::RowMaker;
 use crate::record::rows::{Rows, TurnRow};
+use crate::record::time::Instant;
 use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::{self, ScanError, Source, chunks};
-use memchr::memmem::Finder;
 
-const CHUNK_BYTES: u64 = 1 << 20;
+/// How much of the ledger the search for stamps reads at a time.
+const SURVEY_CHUNK_BYTES: u64 = 1 << 20;
+/// Small, so that a chunk stays in the cache of a core while it is searched several times.
+const CHUNK_BYTES: u64 = 128 << 10;
 
-/// The last line of a turn, which counts.
-struct LastLine {
+/// The hashes of source, session and message with two seeds, so that two turns never share a key in practice.
+type TurnKey = (u64, u64);
+
+/// Makes the keys of turns.
+#[derive(Default)]
+struct TurnHasher(RandomState, RandomState);
+
+impl TurnHasher {
+    fn key(&self, texts: [&[u8]; 3]) -> TurnKey {
+        (self.0.hash_one(texts), self.1.hash_one(texts))
+    }
+
+    fn key_of(&self, turn: &TurnRow<'_>) -> TurnKey {
+        let key = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID];
+        self.key(key.map(|place| turn.cells[place].as_text().as_bytes()))
+    }
+}
+
+/// A line of a turn.
+struct TurnLine {
     offset: u64,
-    length: u64,
-    /// Offsets of earlier lines; kept only for explanations.
-    superseded: Vec<u64>,
+    key: TurnKey,
+    /// Whether the line counts, because no later line is of the same turn.
+    is_last: bool,
+}
+
+/// The lines of turns.
+struct TurnLinesFound {
+    /// By offset. A turn whose only line is out of bounds has none.
+    lines: Vec<TurnLine>,
+    /// The offsets of all lines but the last of each turn.
+    superseded: BTreeMap<TurnKey, Vec<u64>>,
 }
 
 /// Adds up the turns of a ledger up to a line end.
 pub(super) fn tally_ledger<'q>(
     source: &Source,
     end: u64,
-    threads: usize,
-    is_explained: bool,
+    question: &Question,
     interrupt: &Interrupt,
     new: impl Fn() -> UsageTally<'q> + Sync,
 ) -> Result<Vec<UsageTally<'q>>, UsageError> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if threads == 0 { cores() } else { threads };
+    let threads = if question.threads == 0 { cores() } else { question.threads };
     let work = LedgerPass { source, end, threads, interrupt };
     let stamps = {
         let pool = workers(threads)?;
         let input = PipelineInput {
             source,
             range: 0..end,
-            chunk_bytes: CHUNK_BYTES,
+            chunk_bytes: SURVEY_CHUNK_BYTES,
             cut_at: 0,
             interrupt: interrupt.clone(),
         };
         survey(&pool, &input, false)?.stamps
     };
     let fold = Fold::new(stamps.iter().flat_map(|set| set.borrow_dependent()));
-    match work.tally(&fold, KeyReading::Unparsed, is_explained, &new)? {
+    match work.tally(&fold, KeyReading::Unparsed, question, &new)? {
         Some(tallies) => Ok(tallies),
-        None => Ok(work.tally(&fold, KeyReading::Parsed, is_explained, &new)?.unwrap_or_default()),
+        None => Ok(work.tally(&fold, KeyReading::Parsed, question, &new)?.unwrap_or_default()),
     }
 }
 
@@ -82,55 +116,58 @@ enum KeyReading {
 type SentTallies<S> = std::sync::Mutex<Vec<S>>;
 
 impl LedgerPass<'_> {
-    /// Adds up the turns. `None` means that a line that counts, or one that an explanation names, is no turn.
+    /// Adds up the turns. `None` means that the first reading was wrong about a line.
     fn tally<'q>(
         &self,
         fold: &Fold<'_>,
         keys: KeyReading,
-        is_explained: bool,
+        question: &Question,
         new: &(impl Fn() -> UsageTally<'q> + Sync),
     ) -> Result<Option<Vec<UsageTally<'q>>>, UsageError> {
-        let last_lines = last_lines(self, keys, is_explained)?;
-        let mut superseded: Vec<u64> =
-            last_lines.iter().flat_map(|line| line.superseded.iter().copied()).collect();
-        superseded.sort_unstable();
-        let has_other_lines = AtomicBool::new(false);
+        let hasher = TurnHasher::default();
+        let found = find_lines(self, keys, &hasher, Bounds::of(question))?;
+        let is_wrong = AtomicBool::new(false);
         // A worker sends its sums when it ends.
         let tallies = SentTallies::new(Vec::new());
         self.each_chunk(
             || TallyWorker { state: Some(new()), out: &tallies, lines: TurnReader::default() },
             |worker, chunk, bytes| {
-                let first = last_lines.partition_point(|line| line.offset < chunk.start);
-                let mut expected = last_lines[first..].iter().peekable();
-                let first = superseded.partition_point(|offset| *offset < chunk.start);
-                let mut superseded = superseded[first..].iter().peekable();
                 let Some(tally) = &mut worker.state else { return };
-                for (offset, text) in scan::lines(chunk.start, bytes) {
-                    if superseded.next_if_eq(&&offset).is_some()
-                        && !worker.lines.read(offset, text, fold, |_, _| {})
-                    {
-                        has_other_lines.store(true, Ordering::Relaxed);
-                    }
-                    let Some(line) = expected.next_if(|line| line.offset == offset) else { continue };
-                    let line_at = is_explained.then_some(LineAt {
-                        offset,
-                        length: line.length,
-                        superseded: &line.superseded,
+                let mut lines = worker.lines.of_chunk();
+                for TurnLine { offset, key, is_last } in found.within(&chunk) {
+                    let line = scan::lines(*offset, &bytes[(offset - chunk.start) as usize..]).next();
+                    let text = line.map_or(&[][..], |(_, text)| text);
+                    let superseded = || found.superseded.get(key).map_or(&[][..], Vec::as_slice);
+                    let line_at = question.explain.then(|| LineAt {
+                        offset: *offset,
+                        length: text.len() as u64 + 1,
+                        superseded: superseded(),
                     });
-                    let is_turn = worker.lines.read(offset, text, fold, |turn, rows| {
-                        with_fields(turn, rows, |fields| tally.add(fields, line_at));
+                    let is_as_claimed = lines.read(*offset, text, fold, |turn, rows, arena| {
+                        if *is_last {
+                            with_fields(turn, rows, arena, |fields| tally.add(fields, line_at));
+                        }
+                        keys == KeyReading::Parsed || hasher.key_of(turn) == *key
                     });
-                    if !is_turn {
-                        has_other_lines.store(true, Ordering::Relaxed);
+                    if is_as_claimed != Some(true) {
+                        is_wrong.store(true, Ordering::Relaxed);
                     }
                 }
             },
             |()| {},
         )?;
-        if has_other_lines.into_inner() && keys == KeyReading::Unparsed {
+        if is_wrong.into_inner() && keys == KeyReading::Unparsed {
             return Ok(None);
         }
         Ok(Some(tallies.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)))
+    }
+}
+
+impl TurnLinesFound {
+    /// The lines that begin in a chunk.
+    fn within(&self, chunk: &Range<u64>) -> &[TurnLine] {
+        let place = |at| self.lines.partition_point(|line| line.offset < at);
+        &self.lines[place(chunk.start)..place(chunk.end)]
     }
 }
 
@@ -149,53 +186,101 @@ impl<S> Drop for TallyWorker<'_, '_, S> {
     }
 }
 
-/// The last line of each turn, by offset.
-fn last_lines(
+/// The times that a question is about.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    since: Option<Instant>,
+    until: Option<Instant>,
+}
+
+impl Bounds {
+    /// `None` if turns of all times matter. Blocks are made from all turns.
+    fn of(question: &Question) -> Option<Self> {
+        let Question { since, until, period, .. } = question;
+        let is_bound = (since.is_some() || until.is_some()) && *period != Some(Period::Block);
+        is_bound.then_some(Self { since: *since, until: *until })
+    }
+
+    /// Whether a line can only be a turn out of bounds, if it is a turn. The line has no backslash.
+    ///
+    /// A turn has a key and a time, and a member has one spelling in such a line. So a member whose name occurs once,
+    /// anywhere in the line, is the member of the turn.
+    fn exclude(self, line: &[u8]) -> bool {
+        static TS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"ts\""));
+        let is_once = |name: &Finder<'_>| after(line, name).is_some_and(|rest| name.find(rest).is_none());
+        let time = || Instant::of_turn(std::str::from_utf8(text_of(line, &TS)?).ok()?);
+        let is_out = |at: Instant| {
+            self.since.is_some_and(|since| at < since) || self.until.is_some_and(|until| at > until)
+        };
+        time().is_some_and(is_out) && is_once(&TS) && MEMBERS.iter().all(is_once)
+    }
+}
+
+/// Finds the lines of turns.
+fn find_lines(
     work: &LedgerPass<'_>,
     keys: KeyReading,
-    is_explained: bool,
-) -> Result<Vec<LastLine>, UsageError> {
-    // A key has two hashes with different seeds, so that two turns never share a key in practice.
-    let (one, other) = (RandomState::new(), RandomState::new());
+    hasher: &TurnHasher,
+    bounds: Option<Bounds>,
+) -> Result<TurnLinesFound, UsageError> {
     // The keys are hashes, so nobody can choose them.
-    let mut last: NumberMap<(u64, u64), LastLine> = NumberMap::default();
+    let mut last: NumberMap<TurnKey, (u64, bool)> = NumberMap::default();
+    let mut superseded = BTreeMap::<TurnKey, Vec<u64>>::new();
     let nothing = Fold::default();
     work.each_chunk(
         TurnReader::default,
         |lines, chunk, bytes| {
+            let mut lines = lines.of_chunk();
             let mut found = Vec::new();
-            let mut add = |offset: u64, line: &[u8], key: [&[u8]; 3]| {
-                found.push(((one.hash_one(key), other.hash_one(key)), offset, line.len() as u64 + 1));
-            };
-            for (offset, line) in scan::lines(chunk.start, bytes).filter(|(_, line)| may_be_turn(line)) {
-                match key_without_parsing(line).filter(|_| keys == KeyReading::Unparsed) {
-                    Some(key) => add(offset, line, key),
-                    None => {
-                        lines.read(offset, line, &nothing, |turn, _| {
-                            let key = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID];
-                            add(offset, line, key.map(|place| turn.cells[place].as_text().as_bytes()));
-                        });
-                    }
+            for (offset, line, has_backslash) in lines_and_backslashes(chunk.start, bytes) {
+                if !has_backslash && !may_be_turn(line) {
+                    continue;
+                }
+                let is_ordinary = keys == KeyReading::Unparsed && !has_backslash;
+                if let Some(key) = claimed_key(line).filter(|_| is_ordinary) {
+                    let is_excluded = bounds.is_some_and(|bounds| bounds.exclude(line));
+                    found.push((offset, hasher.key(key), is_excluded));
+                } else if let Some(key) = lines.read(offset, line, &nothing, |turn, _, _| hasher.key_of(turn))
+                {
+                    found.push((offset, key, false));
                 }
             }
             found
         },
         |found: Vec<_>| {
-            for (key, offset, length) in found {
-                let line = LastLine { offset, length, superseded: Vec::new() };
-                if let Some(earlier) = last.insert(key, line)
-                    && is_explained
-                    && let Some(line) = last.get_mut(&key)
-                {
-                    line.superseded = earlier.superseded;
-                    line.superseded.push(earlier.offset);
+            for (offset, key, is_excluded) in found {
+                if let Some((earlier, _)) = last.insert(key, (offset, is_excluded)) {
+                    superseded.entry(key).or_default().push(earlier);
+                    // A later line that proves to be no turn supersedes nothing.
+                    last.insert(key, (offset, false));
                 }
             }
         },
     )?;
-    let mut lines: Vec<LastLine> = last.into_values().collect();
-    lines.sort_unstable_by_key(|line| line.offset);
-    Ok(lines)
+    let earlier = superseded.iter().flat_map(|(key, offsets)| offsets.iter().map(|offset| (*offset, *key)));
+    let mut lines: Vec<_> = earlier.map(|(offset, key)| TurnLine { offset, key, is_last: false }).collect();
+    let wanted = last.into_iter().filter(|(_, (_, is_excluded))| !is_excluded);
+    lines.extend(wanted.map(|(key, (offset, _))| TurnLine { offset, key, is_last: true }));
+    lines.par_sort_unstable_by_key(|line| line.offset);
+    Ok(TurnLinesFound { lines, superseded })
+}
+
+/// The lines of a chunk as [`scan::lines`] returns them, and whether each has a backslash.
+fn lines_and_backslashes(base: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8], bool)> {
+    let mut marks = memchr::memchr2_iter(b'\n', b'\\', bytes);
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        if start >= bytes.len() {
+            return None;
+        }
+        let mut has_backslash = false;
+        let is_end = |at: &usize| bytes[*at] == b'\n';
+        let end = marks.by_ref().inspect(|at| has_backslash |= !is_end(at)).find(is_end);
+        let end = end.unwrap_or(bytes.len());
+        let line = (base + start as u64, &bytes[start..end], has_backslash);
+        start = end + 1;
+        Some(line)
+    })
 }
 
 /// Reads lines. Each thread has one.
@@ -205,54 +290,69 @@ struct TurnReader<'f> {
     arena: Bump,
 }
 
+/// Reads the lines of a chunk.
+struct ChunkReader<'r, 'f> {
+    maker: &'r mut RowMaker<'f>,
+    arena: &'r Bump,
+    rows: Rows<'r>,
+}
+
 impl<'f> TurnReader<'f> {
-    /// Calls `take` with the turn of a line. Returns whether the line is a turn.
-    fn read(
+    fn of_chunk(&mut self) -> ChunkReader<'_, 'f> {
+        self.arena.reset();
+        ChunkReader { maker: &mut self.maker, arena: &self.arena, rows: Rows::default() }
+    }
+}
+
+impl<'r, 'f> ChunkReader<'r, 'f> {
+    /// Returns what `take` makes of the turn of a line; `None` if the line is no turn.
+    fn read<T>(
         &mut self,
         offset: u64,
         line: &[u8],
         fold: &Fold<'f>,
-        take: impl FnOnce(&TurnRow<'_>, &Rows<'_>),
-    ) -> bool {
-        self.arena.reset();
-        let mut rows = Rows::default();
-        self.maker.add(offset, line, fold, &self.arena, &mut rows);
-        let turn = rows.turns.first();
-        if let Some(turn) = turn {
-            take(turn, &rows);
-        }
-        turn.is_some()
+        take: impl FnOnce(&TurnRow<'_>, &Rows<'_>, &Bump) -> T,
+    ) -> Option<T> {
+        self.rows.clear();
+        self.maker.add(offset, line, fold, self.arena, &mut self.rows);
+        self.rows.turns.first().map(|turn| take(turn, &self.rows, self.arena))
     }
 }
 
-/// Whether a line may be a turn. The kind is the JSON string `"turn"`, which has another spelling only with a
-/// backslash.
+/// Whether a line without a backslash may be a turn. The kind is the JSON string `"turn"`, which has another spelling only
+/// with a backslash.
 fn may_be_turn(line: &[u8]) -> bool {
     static TURN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"turn\""));
-    TURN.find(line).is_some() || memchr::memchr(b'\\', line).is_some()
+    line.starts_with(USUAL_START) || TURN.find(line).is_some()
 }
 
-/// The source, the session and the message of a line, if the line is a turn; `None` if only a parser can tell.
-///
-/// A turn has these members, and in a line without a backslash a member has one spelling. So a member whose name occurs
-/// once, anywhere in the line, is the member of the turn.
-fn key_without_parsing(line: &[u8]) -> Option<[&[u8]; 3]> {
+/// How most lines of turns begin.
+const USUAL_START: &[u8] = br#"{"v":1,"kind":"turn","#;
+
+/// The members that make the key of a turn.
+static MEMBERS: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| [&b"\"source\""[..], b"\"sessionId\"", b"\"messageId\""].map(Finder::new));
+
+/// The source, the session and the message that a line without a backslash has first; `None` if the line does not look
+/// like a turn. Only a parser can tell whether the line is a turn with this key.
+fn claimed_key(line: &[u8]) -> Option<[&[u8]; 3]> {
     static KIND: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"kind\":\"turn\""));
-    static MEMBERS: LazyLock<[Finder<'static>; 3]> =
-        LazyLock::new(|| [&b"\"source\""[..], b"\"sessionId\"", b"\"messageId\""].map(Finder::new));
-    if memchr::memchr(b'\\', line).is_some() || KIND.find(line).is_none() {
-        return None;
+    if !line.starts_with(USUAL_START) {
+        KIND.find(line)?;
     }
     let [source, session, message] = &*MEMBERS;
-    Some([only_text(line, source)?, only_text(line, session)?, only_text(line, message)?])
+    Some([text_of(line, source)?, text_of(line, session)?, text_of(line, message)?])
 }
 
-/// The text after the only occurrence of a member's name.
-fn only_text<'l>(line: &'l [u8], name: &Finder<'_>) -> Option<&'l [u8]> {
-    let rest = &line[name.find(line)? + name.needle().len()..];
-    let text = rest.strip_prefix(b":\"")?;
-    let end = memchr::memchr(b'"', text)?;
-    name.find(rest).is_none().then_some(&text[..end])
+/// The text after the first occurrence of a member's name.
+fn text_of<'l>(line: &'l [u8], name: &Finder<'_>) -> Option<&'l [u8]> {
+    let text = after(line, name)?.strip_prefix(b":\"")?;
+    Some(&text[..memchr::memchr(b'"', text)?])
+}
+
+/// The bytes after the first occurrence of a member's name.
+fn after<'l>(line: &'l [u8], name: &Finder<'_>) -> Option<&'l [u8]> {
+    Some(&line[name.find(line)? + name.needle().len()..])
 }
 
 /// A few complete lines of a ledger in memory, and the stamps among them.
@@ -271,7 +371,7 @@ impl TurnLines {
         let input = PipelineInput {
             source,
             range: range.clone(),
-            chunk_bytes: CHUNK_BYTES,
+            chunk_bytes: SURVEY_CHUNK_BYTES,
             cut_at: 0,
             interrupt: interrupt.clone(),
         };
@@ -285,10 +385,13 @@ impl TurnLines {
     pub(super) fn each(&self, mut each: impl FnMut(u64, &TurnFields<'_>)) {
         let fold = Fold::new(self.stamps.iter().flat_map(|set| set.borrow_dependent()));
         let mut lines = TurnReader::default();
-        for (offset, line) in scan::lines(self.base, &self.bytes).filter(|(_, line)| may_be_turn(line)) {
-            lines.read(offset, line, &fold, |turn, rows| {
-                with_fields(turn, rows, |fields| each(offset, fields))
-            });
+        let mut lines = lines.of_chunk();
+        for (offset, line, has_backslash) in lines_and_backslashes(self.base, &self.bytes) {
+            if has_backslash || may_be_turn(line) {
+                lines.read(offset, line, &fold, |turn, rows, arena| {
+                    with_fields(turn, rows, arena, |fields| each(offset, fields));
+                });
+            }
         }
     }
 }
@@ -339,7 +442,7 @@ impl LedgerPass<'_> {
 }
 
 /// The fields of a row from a line, as the archive stores them.
-fn with_fields(turn: &TurnRow<'_>, rows: &Rows<'_>, take: impl FnOnce(&TurnFields<'_>)) {
+fn with_fields(turn: &TurnRow<'_>, rows: &Rows<'_>, arena: &Bump, take: impl FnOnce(&TurnFields<'_>)) {
     let cell = |place: usize| turn.cells[place];
     let text = |place: usize| cell(place).as_text();
     let optional = |place: usize| match cell(place) {
@@ -352,7 +455,7 @@ fn with_fields(turn: &TurnRow<'_>, rows: &Rows<'_>, take: impl FnOnce(&TurnField
         _ => StoredNumber::None,
     };
     let calls = rows.calls[turn.calls.clone()].iter();
-    let calls: Vec<&str> = calls.map(|call| call[tool_calls::TOOL_NAME].as_text()).collect();
+    let calls = arena.alloc_slice_fill_iter(calls.map(|call| call[tool_calls::TOOL_NAME].as_text()));
     take(&TurnFields {
         source: text(turns::SOURCE),
         session: text(turns::SESSION_ID),
@@ -375,7 +478,7 @@ fn with_fields(turn: &TurnRow<'_>, rows: &Rows<'_>, take: impl FnOnce(&TurnField
         .map(number),
         enrichment: optional(turns::ENRICHMENT_JSON).unwrap_or("{}").as_bytes(),
         fidelity: optional(turns::ATTRIBUTION_FIDELITY),
-        calls: &calls,
+        calls,
     });
 }
 
@@ -388,25 +491,44 @@ mod tests {
         let line = |record: &str| format!(r#"{{"v":1,"kind":"turn","record":{{{record}}}}}"#);
         let ordinary = line(r#""source":"codex","sessionId":"s","messageId":"m","model":"x""#);
         let key: [&[u8]; 3] = [b"codex", b"s", b"m"];
-        assert_eq!(key_without_parsing(ordinary.as_bytes()), Some(key));
+        assert_eq!(claimed_key(ordinary.as_bytes()), Some(key));
         assert!(may_be_turn(ordinary.as_bytes()));
         for record in [
             r#""source":"codex","sessionId":"s""#,
             r#""source":"codex","sessionId":"s","messageId":7"#,
             r#""source" :"codex","sessionId":"s","messageId":"m""#,
-            r#""source":"codex","sessionId":"s","messageId":"m","messageId":"n""#,
-            r#""source":"codex","sessionId":"s","messageId":"m","project":"source""#,
-            r#""source":"codex","sessionId":"s","messageId":"m","project":"\n""#,
         ] {
-            assert_eq!(key_without_parsing(line(record).as_bytes()), None, "{record}");
+            assert_eq!(claimed_key(line(record).as_bytes()), None, "{record}");
         }
-        assert!(may_be_turn(br#"{"v":1,"kind":"\u0074urn"}"#));
         assert!(!may_be_turn(br#"{"v":1,"kind":"user_turn","record":{}}"#));
-        assert_eq!(key_without_parsing(ordinary.replace("turn", "stamp").as_bytes()), None);
+        assert_eq!(claimed_key(ordinary.replace("turn", "stamp").as_bytes()), None);
         // A torn line has no key, or one that the second reading finds to be no turn's.
-        assert_eq!(
-            key_without_parsing(br#"{"kind":"turn","source":"codex","sessionId":"s","messageId":"m"#),
-            None
-        );
+        assert_eq!(claimed_key(br#"{"kind":"turn","source":"codex","sessionId":"s","messageId":"m"#), None);
+    }
+
+    #[test]
+    fn only_an_ordinary_line_is_out_of_bounds_without_parsing() {
+        let bounds = Bounds { since: Instant::of_turn("2026-02-01T00:00Z"), until: None };
+        let ordinary = r#"{"v":1,"kind":"turn","record":{"source":"c","sessionId":"s","messageId":"m","ts":"2026-01-31T23:59:59Z"}}"#;
+        assert!(bounds.exclude(ordinary.as_bytes()));
+        for (from, to) in [
+            ("2026-01-31", "2026-02-01"),
+            ("2026-01-31", "last day"),
+            ("ts\":", "ts\" :"),
+            ("}}", ",\"ts\":\"2026-02-01T00:00:00Z\"}}"),
+            ("}}", ",\"messageId\":\"n\"}}"),
+            ("}}", "},\"project\":\"source\"}"),
+        ] {
+            assert!(!bounds.exclude(ordinary.replace(from, to).as_bytes()), "{to}");
+        }
+    }
+
+    #[test]
+    fn lines_and_their_backslashes_are_found() {
+        let bytes = b"one\nt\\wo\\\n\nlast\\";
+        let found: Vec<_> = lines_and_backslashes(7, bytes).collect();
+        let lines: Vec<_> = scan::lines(7, bytes).collect();
+        assert_eq!(found.iter().map(|line| (line.0, line.1)).collect::<Vec<_>>(), lines);
+        assert_eq!(found.iter().map(|line| line.2).collect::<Vec<_>>(), [false, true, false, true]);
     }
 }

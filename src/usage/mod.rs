@@ -199,7 +199,7 @@ fn from_source(
 ) -> Result<Answer, UsageError> {
     let questions = [question.completed()];
     let new = || UsageTally::new(&questions, prices);
-    let tallies = from_ledger::tally_ledger(source, end, question.threads, question.explain, interrupt, new)?;
+    let tallies = from_ledger::tally_ledger(source, end, &questions[0], interrupt, new)?;
     let ledger =
         LedgerUsed { path: source.path().to_owned(), taken_in_bytes: end, bytes: source.len_bytes() };
     one(answers(&questions, prices, ledger, tallies)?)
