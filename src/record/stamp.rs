@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
-use memchr::memmem::Finder;
+use memchr::memmem;
 
 use super::Cell;
 use super::columns::stamps;
@@ -168,10 +168,10 @@ pub(super) fn push_json_string(text: &str, out: &mut BumpVec<'_, u8>) {
 
 /// The lines that may be stamps, in order. A letter of `stamp` can only be escaped as `\u006_` or `\u007_`.
 pub(crate) fn possible_stamps(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut hits: Vec<usize> = Vec::new();
-    for needle in [&b"\"stamp\""[..], b"\\u006", b"\\u007"] {
-        hits.extend(Finder::new(needle).find_iter(bytes));
-    }
+    let mut hits: Vec<usize> = memmem::find_iter(bytes, "\"stamp\"").collect();
+    let escapes = memchr::memchr(b'\\', bytes).unwrap_or(bytes.len());
+    let escaped = memmem::find_iter(&bytes[escapes..], "\\u00").map(|at| escapes + at);
+    hits.extend(escaped.filter(|at| matches!(bytes.get(at + 4), Some(b'6' | b'7'))));
     hits.sort_unstable();
     let mut lines: Vec<Range<usize>> = Vec::new();
     for hit in hits {
