@@ -11,14 +11,14 @@ mod lines;
 mod problem;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rayon::slice::ParallelSliceMut;
+use rustc_hash::FxHashMap;
 
-use self::index::{IndexComparison, IndexLines};
+use self::index::{IndexComparison, IndexLines, lines_left_out, sort};
 use self::lines::{Checker, FoundProblem, TsPrefix};
 pub use self::problem::Problem;
 use super::LedgerError;
@@ -382,8 +382,12 @@ impl CheckRun<'_> {
 
     fn compared(&mut self) -> Result<IndexComparison, LedgerError> {
         let (ids, index) = (&mut self.ids, &self.files.index);
-        let ((), indexed) = rayon::join(|| ids.par_sort_unstable(), || IndexLines::read(index));
-        Ok(IndexComparison::of(&self.ids, indexed?))
+        let left_out = lines_left_out(ids, index)?;
+        sort(ids);
+        match left_out.and_then(|left_out| IndexComparison::of_agreeing(ids, &left_out)) {
+            Some(agreeing) => Ok(agreeing),
+            None => Ok(IndexComparison::of(ids, IndexLines::read(index)?)),
+        }
     }
 
     /// Checks the lines that were appended since the last look, and compares; returns `None` when the ledger is not the
@@ -513,7 +517,7 @@ impl CheckRun<'_> {
 
 /// The latest time of each session so far.
 #[derive(Default)]
-struct LatestTimes(HashMap<u64, TsPrefix>);
+struct LatestTimes(FxHashMap<u64, TsPrefix>);
 
 impl LatestTimes {
     /// Adds the time of the session's next record. Returns whether the time is before an earlier record's time.

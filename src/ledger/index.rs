@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 use super::lines::LineFile;
 use super::pipeline::{LedgerWork, in_order};
-use super::sorted::{FileStat, IndexNote, Sorted, each_piece};
+use super::sorted::{DistinctIds, FileStat, IndexNote, Sorted, each_piece};
 use super::{Ledger, LedgerError};
 use crate::disk::{self, File, Replacing};
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
 use crate::lock::with_lock_unless;
 use crate::record::identify::{Finder, LineIds};
-use crate::record::{Id, IdSet};
+use crate::record::{ID_LEN_BYTES, Id, IdSet};
 use crate::scan::{self, Io, ScanError, Source};
 
 /// The number of fingerprints kept.
@@ -250,9 +250,10 @@ fn open_existing(path: PathBuf) -> Result<Option<File>, disk::Error> {
 }
 
 /// The ids as lines.
-fn text_of<'i>(ids: impl IntoIterator<Item = &'i Id>) -> Vec<u8> {
-    let mut text = Vec::new();
-    ids.into_iter().for_each(|id| id.write_line(&mut text));
+fn text_of<'i>(ids: impl IntoIterator<Item = &'i Id, IntoIter: ExactSizeIterator>) -> Vec<u8> {
+    let ids = ids.into_iter();
+    let mut text = Vec::with_capacity(ids.len() * (ID_LEN_BYTES + 1));
+    ids.for_each(|id| id.write_line(&mut text));
     text
 }
 
@@ -305,11 +306,12 @@ impl Fingerprints {
     }
 }
 
-/// The ids and fingerprints of a ledger, in the order of their first lines.
+/// The ids and fingerprints of a ledger.
 #[derive(Debug, Default)]
 struct Collected {
+    /// Of all records, in the order of their lines.
     ids: Vec<Id>,
-    known_ids: IdSet,
+    /// The different fingerprints, in the order of their first lines.
     fingerprints: Vec<Id>,
     known_fingerprints: IdSet,
     malformed: u64,
@@ -325,9 +327,7 @@ impl Collected {
                 go_on(interrupt)?;
                 self.malformed += malformed;
                 for found in part {
-                    if self.known_ids.insert(found.id) {
-                        self.ids.push(found.id);
-                    }
+                    self.ids.push(found.id);
                     self.fingerprints
                         .extend(found.fingerprint.filter(|id| self.known_fingerprints.insert(*id)));
                 }
@@ -335,30 +335,36 @@ impl Collected {
             },
         )
     }
+}
 
-    /// Returns how many different ids of the index at `home` no line of the ledger has. Any such id is an error if
-    /// `extra` is [`ExtraIds::Refuse`].
-    fn count_extra(&self, home: &Home, extra: ExtraIds) -> Result<u64, LedgerError> {
-        let index = home.ids_index();
-        let Some(file) = open_existing(index.clone())? else { return Ok(0) };
-        let (mut dropped, mut first) = (IdSet::default(), 0);
-        each_piece(&file, 0, |base, piece| {
-            for (offset, line) in scan::lines(base, piece) {
-                if let Some(id) = Id::parse(line).filter(|id| !self.known_ids.contains(id)) {
-                    if dropped.is_empty() {
-                        first = offset;
-                    }
-                    dropped.insert(id);
-                }
+/// Returns how many different ids of the index at `home` are not among `ids`, those of the ledger. Any such id is an error if
+/// `extra` is [`ExtraIds::Refuse`].
+fn count_extra(ids: &DistinctIds, home: &Home, extra: ExtraIds) -> Result<u64, LedgerError> {
+    let index = home.ids_index();
+    let Some(file) = open_existing(index.clone())? else { return Ok(0) };
+    let (mut dropped, mut first) = (IdSet::default(), 0);
+    // The index mostly has the ids in the same order, and comparing an id is faster than a look-up.
+    let mut next = 0;
+    each_piece(&file, 0, |base, piece| {
+        for (offset, line) in scan::lines(base, piece) {
+            let Some(id) = Id::parse(line) else { continue };
+            let place = if ids.ids.get(next) == Some(&id) { Some(next) } else { ids.place(id) };
+            if let Some(place) = place {
+                next = place + 1;
+                continue;
             }
-        })?;
-        let ids = dropped.len() as u64;
-        match extra {
-            ExtraIds::Refuse if ids > 0 => {
-                Err(LedgerError::WouldDropIds { index, ledger: home.ledger(), ids, offset: first })
+            if dropped.is_empty() {
+                first = offset;
             }
-            _ => Ok(ids),
+            dropped.insert(id);
         }
+    })?;
+    let ids = dropped.len() as u64;
+    match extra {
+        ExtraIds::Refuse if ids > 0 => {
+            Err(LedgerError::WouldDropIds { index, ledger: home.ledger(), ids, offset: first })
+        }
+        _ => Ok(ids),
     }
 }
 
@@ -422,23 +428,28 @@ impl Ledger {
                 }
                 let skipped = collected.fingerprints.len().saturating_sub(FINGERPRINTS);
                 let fingerprints = &collected.fingerprints[skipped..];
-                let dropped_ids = collected.count_extra(home, extra)?;
+                let ids = DistinctIds::of(&collected.ids);
+                let mut text = Vec::new();
+                let dropped_ids = rayon::in_place_scope(|scope| {
+                    scope.spawn(|_| text = text_of(&ids.ids));
+                    count_extra(&ids, home, extra)
+                })?;
                 go_on(interrupt)?;
                 held.still_held()?;
                 disk::replace(&home.fingerprints_index(), &text_of(fingerprints), Replacing::Unsynced)?;
                 go_on(interrupt)?;
-                disk::replace(&home.ids_index(), &text_of(&collected.ids), Replacing::Unsynced)?;
+                disk::replace(&home.ids_index(), &text, Replacing::Unsynced)?;
                 go_on(interrupt)?;
-                let ids = File::open_read(&home.ids_index())?;
+                let written = FileStat::of(&File::open_read(&home.ids_index())?)?;
                 let ledger = match open_existing(home.ledger())? {
                     Some(ledger) => FileStat::of(&ledger)?,
                     None => FileStat::default(),
                 };
-                let seen = IndexNote { ids: FileStat::of(&ids)?, ledger, indexed_bytes: done };
-                Sorted::write(&sorted_path(home), Some(&ids), None, &seen)?;
+                let seen = IndexNote { ids: written, ledger, indexed_bytes: done };
+                Sorted::write_new(&sorted_path(home), &ids, &text, &seen)?;
                 Ok(Reindexed {
                     scanned_bytes: done,
-                    ids: collected.ids.len() as u64,
+                    ids: ids.ids.len() as u64,
                     fingerprints: fingerprints.len() as u64,
                     malformed_lines: collected.malformed,
                     dropped_ids,

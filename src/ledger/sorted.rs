@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rayon::slice::ParallelSliceMut;
+
 use super::LedgerError;
 use crate::disk::{self, File, Replacing};
 use crate::record::{ID_LEN_BYTES, Id};
@@ -195,7 +197,6 @@ impl Sorted {
         old: Option<&Self>,
         seen: &IndexNote,
     ) -> Result<Self, LedgerError> {
-        // The bytes of an entry are in the order of the entries: the id, then the offset, the highest bytes first.
         let mut buffer = Vec::new();
         let old_entries = match old {
             Some(old) => old.source.bytes(HEADER_LEN_BYTES as u64..old.source.len_bytes(), &mut buffer)?,
@@ -203,20 +204,38 @@ impl Sorted {
         };
         let old_entries = old_entries.as_chunks::<ENTRY_LEN_BYTES>().0;
         let (mut at, mut sum) = old.map_or((0, 0), |old| (old.covered_bytes, old.covered_sum));
-        let mut added: Vec<[u8; ENTRY_LEN_BYTES]> = Vec::new();
+        let mut added = Vec::new();
         if let Some(ids) = ids {
             each_piece(ids, at, |offset, piece| {
                 sum = crc32c::crc32c_append(sum, piece);
-                added.extend(scan::lines(offset, piece).filter_map(|(at, line)| {
-                    let mut entry = [0; ENTRY_LEN_BYTES];
-                    entry[..8].copy_from_slice(&Id::parse(line)?.0.to_be_bytes());
-                    entry[8..].copy_from_slice(&at.to_be_bytes());
-                    Some(entry)
-                }));
+                added.extend(
+                    scan::lines(offset, piece).filter_map(|(at, line)| Some(entry(Id::parse(line)?, at))),
+                );
                 at = offset + piece.len() as u64;
             })?;
         }
-        added.sort_unstable();
+        added.par_sort_unstable();
+        Self::write_entries(path, old_entries, &added, (at, sum), seen)
+    }
+
+    /// Writes the whole file for an index that has `ids` in its lines, `text`.
+    pub(super) fn write_new(
+        path: &Path,
+        ids: &DistinctIds,
+        text: &[u8],
+        seen: &IndexNote,
+    ) -> Result<Self, LedgerError> {
+        Self::write_entries(path, &[], &ids.entries, (text.len() as u64, crc32c::crc32c(text)), seen)
+    }
+
+    /// Writes the file from entries that are sorted. `at` and `sum` are the length and the checksum of the covered prefix.
+    fn write_entries(
+        path: &Path,
+        old_entries: &[[u8; ENTRY_LEN_BYTES]],
+        added: &[u128],
+        (at, sum): (u64, u32),
+        seen: &IndexNote,
+    ) -> Result<Self, LedgerError> {
         let entries = old_entries.len() + added.len();
         let mut out = vec![0; HEADER_LEN_BYTES];
         out[..8].copy_from_slice(MAGIC);
@@ -230,21 +249,21 @@ impl Sorted {
         // merged while they are written, because those of a long ledger need much memory.
         disk::replace_with(path, Replacing::Durable, |file| {
             let mut added = added.iter().peekable();
-            let mut put = |entry: &[u8]| {
-                out.extend_from_slice(entry);
+            let mut put = |entry: u128| {
+                out.extend_from_slice(&entry.to_be_bytes());
                 if out.len() as u64 >= PIECE_BYTES {
                     file.write_all(&out)?;
                     out.clear();
                 }
                 Ok::<_, disk::Error>(())
             };
-            for entry in old_entries {
-                while let Some(new) = added.next_if(|new| *new < entry) {
-                    put(new)?;
+            for entry in old_entries.iter().map(|entry| u128::from_be_bytes(*entry)) {
+                while let Some(new) = added.next_if(|new| **new < entry) {
+                    put(*new)?;
                 }
                 put(entry)?;
             }
-            added.try_for_each(|new| put(new))?;
+            added.try_for_each(|new| put(*new))?;
             file.write_all(&out)
         })?;
         match Self::open(path)? {
@@ -255,6 +274,58 @@ impl Sorted {
                 len_bytes: 0,
             })),
         }
+    }
+}
+
+/// An entry as a number: the id, then the offset. The bytes of the number, the highest first, are in the file.
+fn entry(id: Id, offset: u64) -> u128 {
+    u128::from(id.0) << 64 | u128::from(offset)
+}
+
+fn id_of(entry: u128) -> Id {
+    Id((entry >> 64) as u64)
+}
+
+/// The different ids of a ledger.
+pub(super) struct DistinctIds {
+    /// In the order of their first lines.
+    pub ids: Vec<Id>,
+    /// The sorted entries of an index whose lines are `ids`.
+    entries: Vec<u128>,
+}
+
+impl DistinctIds {
+    /// `lines` are the ids of all records. Sorting them finds the repeated ones faster than a set of millions of ids.
+    pub(super) fn of(lines: &[Id]) -> Self {
+        let mut entries: Vec<u128> = lines.iter().zip(0..).map(|(id, line)| entry(*id, line)).collect();
+        entries.par_sort_unstable();
+        let mut repeated = Vec::new();
+        entries.dedup_by(|later, first| {
+            let is_repeated = id_of(*later) == id_of(*first);
+            repeated.extend(is_repeated.then_some(*later as u64));
+            is_repeated
+        });
+        repeated.sort_unstable();
+        let mut repeated = repeated.into_iter().peekable();
+        let mut ids = Vec::with_capacity(entries.len());
+        // For each line that has an id first, the offset of the id in the index.
+        let mut offsets = Vec::with_capacity(lines.len());
+        for (id, line) in lines.iter().zip(0..) {
+            offsets.push((ids.len() * (ID_LEN_BYTES + 1)) as u64);
+            if repeated.next_if_eq(&line).is_none() {
+                ids.push(*id);
+            }
+        }
+        for of_line in &mut entries {
+            *of_line = entry(id_of(*of_line), offsets[*of_line as u64 as usize]);
+        }
+        Self { ids, entries }
+    }
+
+    /// The place of `id` in [`Self::ids`].
+    pub(super) fn place(&self, id: Id) -> Option<usize> {
+        let found = self.entries.binary_search_by_key(&id, |entry| id_of(*entry)).ok()?;
+        Some(self.entries[found] as u64 as usize / (ID_LEN_BYTES + 1))
     }
 }
 

@@ -10,6 +10,7 @@
 use std::fmt;
 
 use super::columns::{Field, Reading, compactions, tool_calls, tool_result_events, turns};
+use super::time::Instant;
 use super::{Cell, RecordKind};
 use crate::scan::json::{Kind as JsonKind, Value};
 
@@ -191,7 +192,7 @@ pub(crate) fn is_time(text: &str) -> bool {
         }
         _ => false,
     };
-    has_layout && is_zone && civil.parse::<jiff::civil::DateTime>().is_ok()
+    has_layout && is_zone && Instant::of_turn(civil).is_some()
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use rayon::slice::ParallelSliceMut;
 
+use crate::disk::{self, File};
 use crate::ledger::LedgerError;
+use crate::ledger::sorted::each_piece;
 use crate::record::Id;
 use crate::scan::{self, Io, Source};
 
@@ -34,9 +36,14 @@ impl IndexLines {
                 _ => lines.invalid.push(offset..(end + 1).min(bytes.len() as u64)),
             }
         }
-        lines.ids.par_sort_unstable();
+        sort(&mut lines.ids);
         Ok(lines)
     }
+}
+
+/// Sorts ids by id, then by offset. Comparing one integer is faster than comparing two.
+pub(super) fn sort(ids: &mut [(Id, u64)]) {
+    ids.par_sort_unstable_by_key(|(id, offset)| u128::from(id.0) << 64 | u128::from(*offset));
 }
 
 /// The differences between ledger and index.
@@ -54,7 +61,47 @@ pub(super) struct IndexComparison {
     pub invalid: Vec<Range<u64>>,
 }
 
+/// Walks along the ids of a ledger and the lines of the index at `path`, both in the order of their lines. Returns the
+/// lines of the ledger without which the two are the same; `None` when the index has an id or another line that the walk does
+/// not meet in the ledger. A sound index has the ids of a ledger in this order, without the repeated ones.
+pub(super) fn lines_left_out(
+    ledger: &[(Id, u64)],
+    path: &Path,
+) -> Result<Option<Vec<(Id, u64)>>, LedgerError> {
+    let Some(file) = disk::if_there(File::open_read(path))? else { return Ok(None) };
+    let (mut left_out, mut rest) = (Vec::new(), ledger);
+    let (mut end, mut is_met) = (0, true);
+    each_piece(&file, 0, |base, piece| {
+        end = base + piece.len() as u64;
+        for (_, line) in scan::lines(base, piece).filter(|_| is_met) {
+            let place = Id::parse(line).and_then(|id| rest.iter().position(|line| line.0 == id));
+            let Some(place) = place else {
+                is_met = false;
+                return;
+            };
+            left_out.extend_from_slice(&rest[..place]);
+            rest = &rest[place + 1..];
+        }
+    })?;
+    left_out.extend_from_slice(rest);
+    Ok((is_met && end == file.len_bytes()?).then_some(left_out))
+}
+
 impl IndexComparison {
+    /// The comparison of a ledger, whose ids are sorted, with an index that has the ids of all lines but those of
+    /// [`lines_left_out`]; `None` when index and ledger do not agree.
+    pub(super) fn of_agreeing(ledger: &[(Id, u64)], left_out: &[(Id, u64)]) -> Option<Self> {
+        let is_repeated = |line: &(Id, u64)| {
+            let first = ledger.partition_point(|other| other.0 < line.0);
+            ledger[first].0 == line.0 && ledger[first].1 < line.1
+        };
+        let ids = ledger.chunk_by(|a, b| a.0 == b.0).count();
+        // Every first line of an id is in the index, so the index has an id twice only if it has more lines than there are ids.
+        let agrees = ids == ledger.len() - left_out.len() && left_out.iter().all(is_repeated);
+        let (missing, extra, repeated, invalid) = Default::default();
+        agrees.then_some(Self { exists: true, ids: ids as u64, missing, extra, repeated, invalid })
+    }
+
     /// Compares the ids of a ledger, which are sorted, with the index.
     pub(super) fn of(ledger: &[(Id, u64)], index: IndexLines) -> Self {
         let (mut missing, mut extra, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
@@ -87,5 +134,55 @@ impl IndexComparison {
     pub(super) fn agrees(&self) -> bool {
         [&self.missing, &self.extra, &self.repeated].iter().all(|list| list.is_empty())
             && self.invalid.is_empty()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::record::agreement::Rng;
+
+    #[test]
+    fn a_walk_agrees_only_where_sorted_ids_agree() {
+        let mut random = Rng::of(1);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.idx");
+        let mut agreed = 0;
+        for _ in 0..5_000 {
+            let mut ledger: Vec<_> =
+                (0..random.below(7)).map(|line| (Id(random.below(6) as u64), line as u64)).collect();
+            let mut indexed: Vec<Id> = Vec::new();
+            for (id, _) in &ledger {
+                if !indexed.contains(id) {
+                    indexed.push(*id);
+                }
+            }
+            let is_sound = random.below(2) == 0;
+            if !is_sound {
+                indexed.retain(|_| random.below(8) > 0);
+                let place = random.below(indexed.len() + 1);
+                indexed.insert(place, Id(random.below(7) as u64));
+            }
+            let mut text = Vec::new();
+            indexed.iter().for_each(|id| id.write_line(&mut text));
+            std::fs::write(&path, &text).unwrap();
+            let left_out = lines_left_out(&ledger, &path).unwrap();
+            sort(&mut ledger);
+            let walked = left_out.and_then(|left_out| IndexComparison::of_agreeing(&ledger, &left_out));
+            let compared = IndexComparison::of(&ledger, IndexLines::read(&path).unwrap());
+            match walked {
+                Some(walked) => {
+                    assert!(compared.agrees() && compared.ids == walked.ids, "{ledger:?} {indexed:?}")
+                }
+                None => assert!(!is_sound, "{ledger:?} {indexed:?}"),
+            }
+            agreed += u64::from(compared.agrees() && !is_sound);
+        }
+        assert!(agreed > 10, "{agreed}");
+        for text in ["0000000000000000", "\n", "0000000000000000\nx\n"] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(lines_left_out(&[(Id(0), 0)], &path).unwrap(), None, "{text:?}");
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Checks the lines of a chunk: finds problems, ids and times. Computes from bytes and touches nothing.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
 use bumpalo::Bump;
 use memchr::memmem::Finder;
+use rustc_hash::FxBuildHasher;
 
 use super::problem::Problem;
 use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
@@ -56,7 +57,7 @@ impl CheckedPart {
         let mut prefix = [0; TS_PREFIX_BYTES];
         let len_bytes = ts.len().min(prefix.len());
         prefix[..len_bytes].copy_from_slice(&ts.as_bytes()[..len_bytes]);
-        let session = BuildHasherDefault::<DefaultHasher>::default().hash_one((source, session));
+        let session = FxBuildHasher.hash_one((source, session));
         self.times.push((session, prefix));
     }
 
@@ -85,9 +86,8 @@ impl Checker {
         let nothing = Fold::default();
         let mut part = CheckedPart::default();
         let mut rows = Rows { unarchived: Some(Vec::new()), ..Rows::default() };
-        let is_utf8 = simdutf8::basic::from_utf8(bytes).is_ok();
         for (offset, line) in scan::lines(base, bytes) {
-            let (unknown, other) = (rows.unknown_lines, rows.other_lines);
+            let (unknown, other, exact) = (rows.unknown_lines, rows.other_lines, rows.exact_lines);
             maker.add(offset, line, &nothing, arena, &mut rows);
             part.lines += 1;
             let mut is_faulty = false;
@@ -176,7 +176,8 @@ impl Checker {
                 part.lines -= 1;
             }
             part.strict.extend(broken.map(|rule| (rule, offset)));
-            if !is_utf8
+            // The fast reader reads no line with other bytes than UTF-8.
+            if rows.exact_lines > exact
                 && !is_faulty
                 && let Err(error) = std::str::from_utf8(line)
             {
