@@ -198,7 +198,11 @@ impl TableRows<'_> {
             let place = || format!("row {number} of {}", self.table);
             match document.parse(&json) {
                 Ok(value) if value.kind() == Kind::Object => {
-                    add(&mut gathered, PassRecord { row: Some((self.table, number)), ..json.into() });
+                    let record = PassRecord {
+                        row: Some((self.table, number)),
+                        ..PassRecord::kept(&mut gathered.texts, &json)
+                    };
+                    add(&mut gathered, record);
                 }
                 Ok(_) => self.leave_out(run, tally, Reason::NotARecord, place())?,
                 Err(error) => {
@@ -294,7 +298,11 @@ fn take_stamps(
         match stamp_of(Some(&ts), parsed.0, parsed.1) {
             Some(line) if known.contains(&digest(&line)) => tally.duplicates += 1,
             Some(line) => {
-                gathered.stamps.push(PassRecord { row: Some(("stamps", number)), ..line.into() });
+                let record = PassRecord {
+                    row: Some(("stamps", number)),
+                    ..PassRecord::kept(&mut gathered.texts, &line)
+                };
+                gathered.stamps.push(record);
             }
             None => leave_out(path, run, tally, Reason::Malformed, format!("row {number} of stamps"))?,
         }

@@ -1,34 +1,35 @@
 //! Tool calls: hash of the arguments, target, edit hashes, replacements, files touched.
 
 use super::js::{self, KeyOrder, RecordText};
-use super::measure::hash16;
+use super::measure::{HexDigits, hash16};
+use crate::record::Id;
 use crate::scan::json::Value;
 
 /// A tool call of a turn. Texts are WTF-8.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct ToolCall {
-    pub id: Vec<u8>,
-    pub name: Vec<u8>,
-    pub args_hash: String,
-    pub target: Option<Vec<u8>>,
-    pub skill_name: Option<Vec<u8>>,
+pub(super) struct ToolCall<T = Vec<u8>> {
+    pub id: T,
+    pub name: T,
+    pub args_hash: HexDigits,
+    pub target: Option<T>,
+    pub skill_name: Option<T>,
     pub is_error: bool,
-    pub edit_pre_hash: Option<String>,
-    pub edit_post_hash: Option<String>,
+    pub edit_pre_hash: Option<HexDigits>,
+    pub edit_post_hash: Option<HexDigits>,
     pub replacement: Replacement,
 }
 
-impl ToolCall {
+impl<T: AsRef<[u8]>> ToolCall<T> {
     /// Appends the members of the call.
     pub(super) fn write(&self, record: &mut RecordText) {
-        record.text("id", &self.id);
-        record.text("name", &self.name);
-        record.text("argsHash", self.args_hash.as_bytes());
-        record.maybe_text("target", self.target.as_deref());
-        record.maybe_text("skillName", self.skill_name.as_deref());
+        record.text("id", self.id.as_ref());
+        record.text("name", self.name.as_ref());
+        record.text("argsHash", &self.args_hash);
+        record.maybe_text("target", self.target.as_ref().map(T::as_ref));
+        record.maybe_text("skillName", self.skill_name.as_ref().map(T::as_ref));
         record.flag_if("isError", self.is_error);
-        record.maybe_text("editPreHash", self.edit_pre_hash.as_deref().map(str::as_bytes));
-        record.maybe_text("editPostHash", self.edit_post_hash.as_deref().map(str::as_bytes));
+        record.maybe_text("editPreHash", self.edit_pre_hash.as_ref().map(|hash| &hash[..]));
+        record.maybe_text("editPostHash", self.edit_post_hash.as_ref().map(|hash| &hash[..]));
         self.replacement.write(record);
     }
 }
@@ -66,14 +67,18 @@ impl Replacement {
     }
 }
 
+/// The length of most inputs.
+const ARGS_BYTES: usize = 1_000;
+
 /// Returns the first 16 hex digits of the hash of the input's stable text. An absent or null input counts as `{}`.
-pub(super) fn args_hash(input: Option<Value<'_>>) -> String {
-    let mut text = Vec::new();
+pub(super) fn args_hash(input: Option<Value<'_>>) -> HexDigits {
+    let mut text = Vec::with_capacity(ARGS_BYTES);
     match input.filter(|input| !input.is_null()) {
         Some(input) => js::write_value(input, KeyOrder::Sorted, &mut text),
         None => text.extend_from_slice(b"{}"),
     }
-    hash16(&text)
+    // A printed value has an escape for each lone surrogate.
+    Id::of(&text).digits()
 }
 
 /// Returns the target of a call of Claude Code: its file, command or pattern.
@@ -90,7 +95,7 @@ pub(super) fn target<'d>(name: &[u8], input: Value<'d>) -> Option<&'d [u8]> {
 }
 
 /// Returns the hashes of the old and the new text of an edit of Claude Code.
-pub(super) fn edit_hashes(name: &[u8], input: Value<'_>) -> (Option<String>, Option<String>) {
+pub(super) fn edit_hashes(name: &[u8], input: Value<'_>) -> (Option<HexDigits>, Option<HexDigits>) {
     let hash = |key| js::any_text(input, key).map(hash16);
     match name {
         b"Edit" | b"NotebookEdit" => (hash("old_string"), hash("new_string")),
@@ -101,14 +106,15 @@ pub(super) fn edit_hashes(name: &[u8], input: Value<'_>) -> (Option<String>, Opt
 
 /// Returns the targets of the calls that `touches` names, each once, in first order. `with_empty` keeps the empty
 /// target.
-pub(super) fn files_touched(
-    calls: &[ToolCall],
+pub(super) fn files_touched<T: AsRef<[u8]>>(
+    calls: &[ToolCall<T>],
     touches: impl Fn(&[u8]) -> bool,
     with_empty: bool,
-) -> Vec<Vec<u8>> {
+) -> Vec<&[u8]> {
     let mut seen = std::collections::HashSet::new();
-    let targets = calls.iter().filter(|call| touches(&call.name)).filter_map(|call| call.target.as_ref());
-    targets.filter(|target| (with_empty || !target.is_empty()) && seen.insert(*target)).cloned().collect()
+    let touched = calls.iter().filter(|call| touches(call.name.as_ref()));
+    let targets = touched.filter_map(|call| call.target.as_ref().map(T::as_ref));
+    targets.filter(|target| (with_empty || !target.is_empty()) && seen.insert(*target)).collect()
 }
 
 #[cfg(test)]
@@ -123,8 +129,8 @@ mod tests {
 
     #[test]
     fn hashes_do_not_depend_on_the_order_of_keys() {
-        assert_eq!(args_hash(None), "44136fa355b3678a");
-        assert_eq!(with("null", |value| args_hash(Some(value))), "44136fa355b3678a");
+        assert_eq!(args_hash(None), *b"44136fa355b3678a");
+        assert_eq!(with("null", |value| args_hash(Some(value))), *b"44136fa355b3678a");
         let hash = |text| with(text, |value| args_hash(Some(value)));
         assert_eq!(hash(r#"{"b":1,"a":{"d":1,"c":2}}"#), hash(r#"{"a":{"c":2.0,"d":1},"b":1e0}"#));
         assert_ne!(hash("[1,2]"), hash("[2,1]"));

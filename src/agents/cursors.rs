@@ -278,7 +278,7 @@ impl Side {
         keys.sort();
         let mut files = RecordText::default();
         for (key, side) in keys {
-            files.raw(key, side);
+            files.member(key, |out| out.extend_from_slice(side));
         }
         let mut document = RecordText::default();
         document.count("v", 1);

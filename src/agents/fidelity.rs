@@ -98,7 +98,7 @@ impl Usage {
     /// Appends the member `usage`.
     pub(super) fn write(&self, record: &mut RecordText) {
         record.object("usage", |usage| {
-            self.printed().counts().iter().for_each(|(key, count)| usage.number(key, *count));
+            self.printed().counts().into_iter().for_each(|(key, count)| usage.number(key, count));
         });
     }
 }
@@ -161,7 +161,7 @@ impl Coverage {
         record.object("fidelity", |fidelity| {
             fidelity.text("granularity", b"per-turn");
             fidelity.object("coverage", |coverage| {
-                flags.iter().for_each(|(key, flag)| coverage.flag(key, *flag))
+                flags.into_iter().for_each(|(key, flag)| coverage.flag(key, flag))
             });
             fidelity.text("class", self.class().as_bytes());
         });

@@ -153,13 +153,14 @@ impl Numbers {
             self.call(look, id)?.add(event, number);
         }
         let mut record = RecordText::default();
-        for (key, value) in event.members() {
-            match (&*key.to_utf8_lossy(), numbers) {
-                ("callIndex", Some((call, _))) => record.number("callIndex", call),
-                ("eventIndex", Some((_, number))) => record.number("eventIndex", number),
-                (key, _) => record.value(key, value),
+        record.members_of(event, |record, key| {
+            match (key, numbers) {
+                (b"callIndex", Some((call, _))) => record.number("callIndex", call),
+                (b"eventIndex", Some((_, number))) => record.number("eventIndex", number),
+                _ => return false,
             }
-        }
+            true
+        });
         Ok(Some(record.finish()))
     }
 
@@ -184,14 +185,15 @@ impl Numbers {
         }
         let (call, number) = self.next(look, id)?;
         let mut record = RecordText::default();
-        for (key, value) in event.members() {
-            let key = key.to_utf8_lossy();
-            record.value(&key, value);
-            if key == "toolUseId" {
+        record.members_of(event, |record, key| {
+            let is_id = key == b"toolUseId";
+            if is_id {
+                record.text("toolUseId", id);
                 record.number("callIndex", call);
                 record.number("eventIndex", number);
             }
-        }
+            is_id
+        });
         Ok(Some(record.finish()))
     }
 }

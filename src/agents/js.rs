@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::ops::Range;
 
-use crate::scan::json::{Items, JsStr, Kind, Value, write_js_number, write_js_string};
+use crate::scan::json::{Items, JsStr, Kind, ObjectMembers, Value, write_js_number, write_js_string};
 
 /// The order of an object's keys in its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,8 @@ pub(super) enum KeyOrder {
 pub(super) fn write_value(value: Value<'_>, order: KeyOrder, out: &mut Vec<u8>) {
     enum Open<'d> {
         List(Items<'d>),
-        Object(std::vec::IntoIter<(JsStr<'d>, Value<'d>)>),
+        Object(ObjectMembers<'d>),
+        Sorted(std::vec::IntoIter<(JsStr<'d>, Value<'d>)>),
     }
     let mut open = Vec::new();
     let mut value = value;
@@ -33,11 +35,14 @@ pub(super) fn write_value(value: Value<'_>, order: KeyOrder, out: &mut Vec<u8>) 
             }
             Kind::Object => {
                 out.push(b'{');
-                let mut members: Vec<_> = value.members().collect();
-                if order == KeyOrder::Sorted {
-                    members.sort_by(|(a, _), (b, _)| compare_utf16(a.as_wtf8(), b.as_wtf8()));
-                }
-                open.push(Open::Object(members.into_iter()));
+                open.push(match order {
+                    KeyOrder::AsParsed => Open::Object(value.members()),
+                    KeyOrder::Sorted => {
+                        let mut members: Vec<_> = value.members().collect();
+                        members.sort_by(|(a, _), (b, _)| compare_utf16(a.as_wtf8(), b.as_wtf8()));
+                        Open::Sorted(members.into_iter())
+                    }
+                });
             }
             Kind::String => write_js_string(wtf8(value).unwrap_or_default(), out),
             Kind::Number => write_number(value.as_number().map_or(0.0, |number| number.as_f64()), out),
@@ -51,6 +56,7 @@ pub(super) fn write_value(value: Value<'_>, order: KeyOrder, out: &mut Vec<u8>) 
                 None => return,
                 Some(Open::List(items)) => items.next().map(|item| (None, item)),
                 Some(Open::Object(members)) => members.next().map(|(key, value)| (Some(key), value)),
+                Some(Open::Sorted(members)) => members.next().map(|(key, value)| (Some(key), value)),
             };
             if let Some((key, value)) = next {
                 if !is_first {
@@ -80,6 +86,13 @@ pub(super) fn write_number(number: f64, out: &mut Vec<u8>) {
     } else {
         out.extend_from_slice(b"null");
     }
+}
+
+/// Returns the JSON text of a string.
+pub(super) fn string(wtf8: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_js_string(wtf8, &mut out);
+    out
 }
 
 /// Returns the string of a value, which may be empty.
@@ -145,11 +158,9 @@ pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
 
 /// Returns the number of UTF-16 code units of a string.
 pub(super) fn utf16_len(wtf8: &[u8]) -> usize {
-    if wtf8.is_ascii() {
-        return wtf8.len();
-    }
-    let is_lead = |byte: &&u8| **byte & 0xC0 != 0x80;
-    wtf8.iter().filter(is_lead).count() + wtf8.iter().filter(|byte| **byte >= 0xF0).count()
+    // A character has one unit, and one of four bytes has two. Sums of a byte each are added sixteen at a time.
+    let units = |byte: &u8| u8::from(byte & 0xC0 != 0x80) + u8::from(*byte >= 0xF0);
+    wtf8.chunks(96).map(|bytes| usize::from(bytes.iter().map(units).sum::<u8>())).sum()
 }
 
 /// Compares two strings by their UTF-16 code units, as JavaScript's `sort` does.
@@ -192,83 +203,121 @@ const USUAL_BYTES: usize = 512;
 #[derive(Debug, Default)]
 pub(super) struct RecordText {
     out: Vec<u8>,
+    /// Where the record begins in `out`.
+    start: usize,
 }
 
 impl RecordText {
     /// Returns an object that begins with `"v":1` and a source.
     pub(super) fn of(source: &str) -> Self {
-        let mut record = RecordText { out: Vec::with_capacity(USUAL_BYTES) };
+        Self::after(Vec::with_capacity(USUAL_BYTES), source)
+    }
+
+    /// Does the same as [`RecordText::of`] after other texts, because memory for each record takes time.
+    pub(super) fn after(texts: Vec<u8>, source: &str) -> Self {
+        let mut record = RecordText { start: texts.len(), out: texts };
+        record.out.push(b'{');
         record.count("v", 1);
         record.text("source", source.as_bytes());
         record
     }
 
-    /// Takes the memory for so many bytes at once.
-    pub(super) fn reserve(&mut self, len_bytes: usize) {
-        self.out.reserve(len_bytes);
+    /// Returns the object that [`RecordText::unfinished`] left at `draft`, after the other texts.
+    pub(super) fn copy_of(mut texts: Vec<u8>, draft: Range<usize>) -> Self {
+        let start = texts.len();
+        texts.extend_from_within(draft);
+        RecordText { out: texts, start }
     }
 
-    fn key(&mut self, key: impl AsRef<[u8]>) {
+    /// Begins a member. The keys of the program need no escapes.
+    fn key(&mut self, key: &'static str) {
+        self.out.reserve(key.len() + 4);
+        self.separate();
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn separate(&mut self) {
         match self.out.last() {
             None => self.out.push(b'{'),
             // No member ends in a brace that opens, so the object in a member has just begun.
             Some(b'{') => {}
             Some(_) => self.out.push(b','),
         }
-        write_js_string(key.as_ref(), &mut self.out);
+    }
+
+    /// A member whose key comes from a log. `write` appends its JSON text.
+    pub(super) fn member(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        self.separate();
+        write_js_string(key, &mut self.out);
         self.out.push(b':');
+        write(&mut self.out);
+    }
+
+    /// The members of an object of a log, except those that `replace` writes itself: then it returns true.
+    pub(super) fn members_of(
+        &mut self,
+        object: Value<'_>,
+        mut replace: impl FnMut(&mut Self, &[u8]) -> bool,
+    ) {
+        for (key, value) in object.members() {
+            if !replace(self, key.as_wtf8()) {
+                self.member(key.as_wtf8(), |out| write_value(value, KeyOrder::AsParsed, out));
+            }
+        }
     }
 
     /// A string member.
-    pub(super) fn text(&mut self, key: &str, wtf8: &[u8]) {
+    pub(super) fn text(&mut self, key: &'static str, wtf8: &[u8]) {
         self.key(key);
         write_js_string(wtf8, &mut self.out);
     }
 
     /// A string member, when there is one.
-    pub(super) fn maybe_text(&mut self, key: &str, wtf8: Option<&[u8]>) {
+    pub(super) fn maybe_text(&mut self, key: &'static str, wtf8: Option<&[u8]>) {
         if let Some(wtf8) = wtf8 {
             self.text(key, wtf8);
         }
     }
 
     /// A whole number.
-    pub(super) fn count(&mut self, key: &str, count: usize) {
+    pub(super) fn count(&mut self, key: &'static str, count: usize) {
         self.number(key, count as f64);
     }
 
     /// A number.
-    pub(super) fn number(&mut self, key: &str, number: f64) {
+    pub(super) fn number(&mut self, key: &'static str, number: f64) {
         self.key(key);
         write_number(number, &mut self.out);
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, key: &str, flag: bool) {
+    pub(super) fn flag(&mut self, key: &'static str, flag: bool) {
         self.raw(key, if flag { b"true" } else { b"false" });
     }
 
     /// `true`, or no member at all.
-    pub(super) fn flag_if(&mut self, key: &str, flag: bool) {
+    pub(super) fn flag_if(&mut self, key: &'static str, flag: bool) {
         if flag {
             self.flag(key, true);
         }
     }
 
     /// A member with a given JSON text.
-    pub(super) fn raw(&mut self, key: impl AsRef<[u8]>, json: &[u8]) {
+    pub(super) fn raw(&mut self, key: &'static str, json: &[u8]) {
         self.key(key);
         self.out.extend_from_slice(json);
     }
 
-    /// A value of the log.
-    pub(super) fn value(&mut self, key: &str, value: Value<'_>) {
+    /// A value of a log.
+    pub(super) fn value(&mut self, key: &'static str, value: Value<'_>) {
         self.key(key);
         write_value(value, KeyOrder::AsParsed, &mut self.out);
     }
 
     /// An object, whose members `write` appends.
-    pub(super) fn object(&mut self, key: &str, write: impl FnOnce(&mut RecordText)) {
+    pub(super) fn object(&mut self, key: &'static str, write: impl FnOnce(&mut RecordText)) {
         self.key(key);
         self.out.push(b'{');
         write(self);
@@ -276,7 +325,7 @@ impl RecordText {
     }
 
     /// A list of strings.
-    pub(super) fn texts<T: AsRef<[u8]>>(&mut self, key: &str, texts: &[T]) {
+    pub(super) fn texts<T: AsRef<[u8]>>(&mut self, key: &'static str, texts: &[T]) {
         self.key(key);
         self.out.push(b'[');
         for (at, text) in texts.iter().enumerate() {
@@ -289,7 +338,12 @@ impl RecordText {
     }
 
     /// A list of objects, each of which `write` makes.
-    pub(super) fn objects<T>(&mut self, key: &str, items: &[T], mut write: impl FnMut(&T, &mut RecordText)) {
+    pub(super) fn objects<T>(
+        &mut self,
+        key: &'static str,
+        items: &[T],
+        mut write: impl FnMut(&T, &mut RecordText),
+    ) {
         self.key(key);
         self.out.push(b'[');
         for (at, item) in items.iter().enumerate() {
@@ -301,12 +355,23 @@ impl RecordText {
     }
 
     /// Returns the text as UTF-8, with escapes for lone surrogates.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.finish_in().0
+    }
+
+    /// Returns all texts, and the place of the record among them.
+    pub(super) fn finish_in(mut self) -> (Vec<u8>, Range<usize>) {
         if self.out.is_empty() {
             self.out.push(b'{');
         }
         self.out.push(b'}');
-        self.out
+        self.unfinished()
+    }
+
+    /// Returns all texts, and the place of the record among them. The record lacks its last members.
+    pub(super) fn unfinished(self) -> (Vec<u8>, Range<usize>) {
+        let place = self.start..self.out.len();
+        (self.out, place)
     }
 }
 

@@ -45,7 +45,7 @@ impl NotedLedger {
     pub(super) fn text(&self) -> Vec<u8> {
         let mut lacking = RecordText::default();
         for (session, offset) in &self.lacking {
-            lacking.raw(session, offset.to_string().as_bytes());
+            lacking.member(session, |out| out.extend_from_slice(offset.to_string().as_bytes()));
         }
         let mut text = RecordText::default();
         text.number("bytes", self.bytes as f64);

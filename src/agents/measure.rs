@@ -31,9 +31,12 @@ pub(super) fn byte_len(wtf8: &[u8]) -> usize {
     wtf8.len()
 }
 
+/// The first 16 hex digits of a SHA-256.
+pub(super) type HexDigits = [u8; 16];
+
 /// Returns the first 16 hex digits of the SHA-256.
-pub(super) fn hash16(wtf8: &[u8]) -> String {
-    Id::of(js::to_utf8(wtf8).as_bytes()).to_string()
+pub(super) fn hash16(wtf8: &[u8]) -> HexDigits {
+    Id::of(js::to_utf8(wtf8).as_bytes()).digits()
 }
 
 /// Returns the number of cl100k_base tokens. Special tokens count as plain text.
@@ -48,11 +51,11 @@ pub(super) fn has_special_token(wtf8: &[u8]) -> bool {
 }
 
 /// Appends `contentLength` and `contentHash` of a measured text, if there is one. Returns the hash.
-pub(super) fn write_content_measures(text: Option<&[u8]>, record: &mut RecordText) -> Option<String> {
+pub(super) fn write_content_measures(text: Option<&[u8]>, record: &mut RecordText) -> Option<HexDigits> {
     let text = text?;
     let hash = hash16(text);
     record.count("contentLength", js::utf16_len(text));
-    record.text("contentHash", hash.as_bytes());
+    record.text("contentHash", &hash);
     Some(hash)
 }
 
@@ -64,7 +67,7 @@ mod tests {
 
     #[test]
     fn hashes_and_tokens_of_known_texts() {
-        assert_eq!(hash16(b"{}"), "44136fa355b3678a");
+        assert_eq!(hash16(b"{}"), *b"44136fa355b3678a");
         assert_eq!(hash16(b"\xED\xA0\x80"), hash16("\u{FFFD}".as_bytes()));
         assert_eq!(approx_tokens(b""), 0);
         assert_eq!(approx_tokens(b"hello world"), 2);

@@ -1,6 +1,7 @@
 //! The interface of a reader of logs: its input, its records, and lines without a record.
 
 use std::any::Any;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -195,7 +196,8 @@ impl Pass<'_> {
 /// A record to append, as JSON text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PassRecord {
-    pub text: Vec<u8>,
+    /// Its place in [`Gathered::texts`].
+    pub text: Range<usize>,
     /// The notes on a record with all members of its kind, if its reader has made them: the record is not parsed again.
     pub notes: Option<RecordNotes>,
     /// The turn of the pass without which the record is not written.
@@ -215,8 +217,16 @@ pub(super) struct PassRecord {
     pub row: Option<(&'static str, i64)>,
 }
 
-impl From<Vec<u8>> for PassRecord {
-    fn from(text: Vec<u8>) -> Self {
+impl PassRecord {
+    /// Puts the text of a record to the texts of the others.
+    pub(super) fn kept(texts: &mut Vec<u8>, text: &[u8]) -> Self {
+        let start = texts.len();
+        texts.extend_from_slice(text);
+        Self::at(start..texts.len())
+    }
+
+    /// The record at this place of the texts.
+    pub(super) fn at(text: Range<usize>) -> Self {
         PassRecord {
             text,
             notes: None,
@@ -227,13 +237,6 @@ impl From<Vec<u8>> for PassRecord {
             line: None,
             row: None,
         }
-    }
-}
-
-impl PassRecord {
-    /// A record that is written only with the turn `owner` of its pass.
-    pub(super) fn with(text: Vec<u8>, owner: Option<u32>) -> Self {
-        PassRecord { owner, ..text.into() }
     }
 }
 
@@ -347,6 +350,8 @@ impl LeftOut {
 /// The records and counts of a pass.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
+    /// The texts of the records, one after the other, because memory for each record takes time.
+    pub texts: Vec<u8>,
     pub turns: Vec<PassRecord>,
     pub content: Vec<PassRecord>,
     pub compactions: Vec<PassRecord>,
@@ -399,7 +404,9 @@ pub(super) struct RecordTexts {
 impl Gathered {
     /// Replaces the records by these records of `session`.
     pub(super) fn hold(&mut self, texts: RecordTexts, session: Option<Vec<u8>>) {
-        let given = |texts: Vec<Vec<u8>>| texts.into_iter().map(Into::into).collect();
+        let mut given = |texts: Vec<Vec<u8>>| -> Vec<PassRecord> {
+            texts.iter().map(|text| PassRecord::kept(&mut self.texts, text)).collect()
+        };
         self.read_turns = texts.turns.len() as u64;
         self.turns = given(texts.turns);
         self.content = given(texts.content);
@@ -411,6 +418,11 @@ impl Gathered {
         self.has_result_content = texts.has_result_content;
         self.content_session.clone_from(&session);
         self.session_id = session;
+    }
+
+    /// Returns the text of a record.
+    pub(super) fn text_of(&self, record: &PassRecord) -> &[u8] {
+        &self.texts[record.text.clone()]
     }
 
     fn records(&self) -> impl Iterator<Item = &PassRecord> {
@@ -426,10 +438,9 @@ impl Gathered {
         all.into_iter().flatten()
     }
 
-    /// Returns the length of the records and of the state in bytes.
+    /// Returns the length of the texts and of the state in bytes.
     pub(super) fn len_bytes(&self) -> usize {
-        let state_bytes = self.state.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        self.records().map(|record| record.text.len()).sum::<usize>() + state_bytes
+        self.texts.len() + self.state.as_ref().map_or(0, |(_, bytes)| bytes.len())
     }
 
     /// Returns whether there is nothing to append.

@@ -204,9 +204,7 @@ impl Claimed {
         let mut document = Document::default();
         let root = document.parse(trim_js(&text)).ok()?;
         let mut noted = RecordText::default();
-        for (key, value) in root.members().filter(|(key, _)| *key != *"line") {
-            noted.value(&key.to_utf8_lossy(), value);
-        }
+        noted.members_of(root, |_, key| key == b"line");
         noted.text("line", &self.line);
         disk::replace(&self.path, &noted.finish(), Replacing::Unsynced).ok()
     }

@@ -36,11 +36,13 @@ impl Id {
 
     /// Appends the 16 digits and an LF: a line of an index file.
     pub(crate) fn write_line(self, out: &mut Vec<u8>) {
-        let mut line = [b'\n'; ID_LEN_BYTES + 1];
-        for (place, digit) in line[..ID_LEN_BYTES].iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[(self.0 >> (60 - 4 * place) & 0xF) as usize];
-        }
-        out.extend_from_slice(&line);
+        out.extend_from_slice(&self.digits());
+        out.push(b'\n');
+    }
+
+    /// The 16 digits.
+    pub(crate) fn digits(self) -> [u8; ID_LEN_BYTES] {
+        std::array::from_fn(|place| b"0123456789abcdef"[(self.0 >> (60 - 4 * place) & 0xF) as usize])
     }
 
     /// The first 64 bits of the SHA-256 of `text`.

@@ -183,12 +183,7 @@ pub(crate) fn settled_note(note: &[u8], continues: Option<&[u8]>) -> Option<Vec<
         evidence.continues = Some(target.to_vec());
     }
     let mut settled = RecordText::default();
-    for (key, value) in note.members() {
-        let key = key.to_utf8_lossy();
-        if key != "evidence" && key != "isCompared" {
-            settled.value(&key, value);
-        }
-    }
+    settled.members_of(note, |_, key| matches!(key, b"evidence" | b"isCompared"));
     settled.raw("evidence", &evidence.note()?);
     settled.flag("isCompared", true);
     Some(settled.finish())

@@ -4,6 +4,8 @@
 //! Example: u1 ← a1 (calls Task t1) ← u2 (side chain) ← a2 (side chain). The walk from a2 reaches u2 and then a1. a1
 //! has the call t1, and u2 does not answer t1, so a2 belongs to the agent u2, which t1 spawned.
 
+use std::rc::Rc;
+
 use foldhash::{HashMap, HashSet};
 
 use super::super::js;
@@ -65,7 +67,8 @@ pub(super) struct Graph {
 /// The answers that a graph has already computed.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    invocations: HashMap<Key, Option<Invocation>>,
+    /// The agents by their first lines.
+    invocations: HashMap<Key, Option<Rc<Invocation>>>,
     crossings: HashMap<Key, Option<(Key, Key)>>,
 }
 
@@ -188,13 +191,13 @@ impl Graph {
     /// its parents.
     fn crossing(&self, uuid: &Key, answers: &mut Answers) -> Option<(Key, Key)> {
         let mut walked: Vec<Key> = Vec::new();
-        let mut seen = HashSet::default();
         let mut at = uuid.clone();
         let found = loop {
             if let Some(known) = answers.crossings.get(&at) {
                 break known.clone();
             }
-            if !seen.insert(at.clone()) {
+            // A walk of more steps than there are lines goes in a circle.
+            if walked.len() > self.nodes.len() {
                 break None;
             }
             walked.push(at.clone());
@@ -215,36 +218,46 @@ impl Graph {
     }
 
     /// Returns the agent of the line `uuid`.
-    pub(super) fn invocation(&self, uuid: &Key, answers: &mut Answers) -> Option<Invocation> {
+    pub(super) fn invocation(&self, uuid: &Key, answers: &mut Answers) -> Option<Rc<Invocation>> {
         self.invocation_at(uuid, answers, 0)
     }
 
-    fn invocation_at(&self, uuid: &Key, answers: &mut Answers, depth: usize) -> Option<Invocation> {
-        if let Some(known) = answers.invocations.get(uuid) {
-            return known.clone();
-        }
+    fn invocation_at(&self, uuid: &Key, answers: &mut Answers, depth: usize) -> Option<Rc<Invocation>> {
         if depth >= DEPTH_MAX {
             return None;
         }
-        let found = self.crossing(uuid, answers).and_then(|(user, assistant)| {
-            let node = self.nodes.get(&assistant)?;
-            let Role::Assistant { spawns } = &node.role else { return None };
-            let text_hash = match self.nodes.get(&user)?.role {
-                Role::User { text_hash, .. } => text_hash,
-                Role::Assistant { .. } => None,
-            };
-            let same_prompt = |spawn: &&SpawnCall| text_hash.is_some() && spawn.prompt_hash == text_hash;
-            let spawn = spawns.iter().find(same_prompt).or(spawns.first())?;
-            let parent = node.is_side.then(|| self.invocation_at(&assistant, answers, depth + 1)).flatten();
-            Some(Invocation {
-                agent_id: user.text(),
-                parent_tool_use_id: spawn.id.clone(),
-                subagent_type: spawn.subagent_type.clone(),
-                description: spawn.description.clone(),
-                parent_agent_id: parent.map(|parent| parent.agent_id),
-            })
-        });
-        answers.invocations.insert(uuid.clone(), found.clone());
+        let (user, assistant) = self.crossing(uuid, answers)?;
+        if let Some(known) = answers.invocations.get(&user) {
+            return known.clone();
+        }
+        let found = self.spawned(&user, &assistant, answers, depth).map(Rc::new);
+        answers.invocations.insert(user, found.clone());
         found
+    }
+
+    /// The agent whose first line is `user` and that a call of the line `assistant` spawned.
+    fn spawned(
+        &self,
+        user: &Key,
+        assistant: &Key,
+        answers: &mut Answers,
+        depth: usize,
+    ) -> Option<Invocation> {
+        let node = self.nodes.get(assistant)?;
+        let Role::Assistant { spawns } = &node.role else { return None };
+        let text_hash = match self.nodes.get(user)?.role {
+            Role::User { text_hash, .. } => text_hash,
+            Role::Assistant { .. } => None,
+        };
+        let same_prompt = |spawn: &&SpawnCall| text_hash.is_some() && spawn.prompt_hash == text_hash;
+        let spawn = spawns.iter().find(same_prompt).or(spawns.first())?;
+        let parent = node.is_side.then(|| self.invocation_at(assistant, answers, depth + 1)).flatten();
+        Some(Invocation {
+            agent_id: user.text(),
+            parent_tool_use_id: spawn.id.clone(),
+            subagent_type: spawn.subagent_type.clone(),
+            description: spawn.description.clone(),
+            parent_agent_id: parent.map(|parent| parent.agent_id.clone()),
+        })
     }
 }

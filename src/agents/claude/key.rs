@@ -1,7 +1,9 @@
 //! Ids of lines, packed.
 
+use std::hash::{Hash, Hasher};
+
 /// An id of a line. Most are UUIDs, which need 16 bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
     Uuid([u8; 16]),
     Text(Box<[u8]>),
@@ -10,6 +12,15 @@ pub(super) enum Key {
 /// A hash of a text.
 pub(super) fn hash(text: &[u8]) -> u64 {
     u64::from_le_bytes(blake3::hash(text).as_bytes()[..8].try_into().unwrap_or_default())
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Key::Uuid(_) => state.write_u64(self.hash()),
+            Key::Text(text) => text.hash(state),
+        }
+    }
 }
 
 impl Key {
@@ -22,10 +33,11 @@ impl Key {
 
     /// The bytes of a UUID in its usual form. The text can be made again from them.
     fn uuid(wtf8: &[u8]) -> Option<[u8; 16]> {
-        let text = std::str::from_utf8(wtf8).ok().filter(|text| text.len() == 36)?;
-        let uuid = uuid::Uuid::try_parse(text).ok()?;
-        let mut buffer = uuid::Uuid::encode_buffer();
-        (uuid.hyphenated().encode_lower(&mut buffer) == text).then(|| uuid.into_bytes())
+        // Only the usual form has this length.
+        if wtf8.len() != 36 || wtf8.iter().any(u8::is_ascii_uppercase) {
+            return None;
+        }
+        uuid::Uuid::try_parse_ascii(wtf8).ok().map(uuid::Uuid::into_bytes)
     }
 
     /// A hash of the id.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::key::Key;
+use super::line::Line;
 use super::marker::marker;
 use crate::agents::js::{self, RecordText};
 use crate::agents::walk;
@@ -53,25 +54,22 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    pub(super) fn take(&mut self, line: Value<'_>, base_name: &[u8]) {
-        let session = js::text(line, "sessionId");
+    pub(super) fn take(&mut self, line: &Line<'_>, base_name: &[u8]) {
+        let session = line.session;
         if let Some(session) = session.filter(|session| *session != base_name)
             && self.foreign.is_none()
         {
             self.foreign = Some(session.to_vec());
         }
-        let ts = js::text(line, "timestamp").filter(|_| session.is_some() && self.first_ts.is_none());
+        let ts = line.timestamp.filter(|_| session.is_some() && self.first_ts.is_none());
         if let Some(ts) = ts {
             self.first_ts = Some(ts.to_vec());
         }
         if self.version.is_none() {
-            self.version = js::text(line, "version").map(<[u8]>::to_vec);
+            self.version = line.version.map(<[u8]>::to_vec);
         }
-        for (keys, targets) in [
-            (["forkSessionId", "fork_session_id"], &mut self.forks),
-            (["continuedFromSessionId", "continued_from_session_id"], &mut self.continuations),
-        ] {
-            if let Some(target) = js::first_text(line, &keys).filter(|_| session.is_some())
+        for (target, targets) in [(line.fork, &mut self.forks), (line.continued, &mut self.continuations)] {
+            if let Some(target) = target.filter(|_| session.is_some())
                 && !targets.iter().any(|known| known == target)
             {
                 targets.push(target.to_vec());
@@ -80,15 +78,15 @@ impl Evidence {
     }
 
     /// Takes a line that is no message and no prompt.
-    pub(super) fn take_other(&mut self, line: Value<'_>) {
+    pub(super) fn take_other(&mut self, line: &Line<'_>) {
         if self.first_parent.is_none() {
-            self.own_lines.extend(js::text(line, "uuid").map(Key::of));
+            self.own_lines.extend(line.uuid.map(Key::of));
         }
     }
 
-    pub(super) fn take_user(&mut self, line: Value<'_>, text: &[u8], path: &Path, as_reference: bool) {
-        if !js::is_true(line, "isSidechain") && self.first_parent.is_none() {
-            let parent = js::text(line, "parentUuid").map(Key::of);
+    pub(super) fn take_user(&mut self, line: &Line<'_>, text: &[u8], path: &Path, as_reference: bool) {
+        if !line.is_side && self.first_parent.is_none() {
+            let parent = line.parent_uuid.map(Key::of);
             let own_lines = std::mem::take(&mut self.own_lines);
             self.first_parent = Some(parent.filter(|parent| !own_lines.contains(parent)));
         }

@@ -1,7 +1,9 @@
 //! One answer of the model: joins the assistant lines with one `message.id` into a turn.
 
-use foldhash::{HashMap, HashSet};
 use std::sync::Arc;
+
+use bumpalo::Bump;
+use foldhash::{HashMap, HashSet};
 
 use super::super::AgentsError;
 use super::super::activity::{ActivityCall, TurnWords, classify};
@@ -14,17 +16,15 @@ use super::super::project::ProjectKeys;
 use super::super::terms::{TurnTerms, extraordinary};
 use super::graph::Invocation;
 use super::key::Key;
+use super::line::Line;
 use crate::record::{Fingerprinted, Hasher};
 use crate::scan::json::{Kind, Value};
 
-/// The length of most turns.
-const TURN_BYTES: usize = 1_300;
-
 /// Facts that a result has about the call that it answers.
 #[derive(Debug, Default)]
-pub(super) struct Results {
-    pub errors: HashSet<Vec<u8>>,
-    pub replacements: HashMap<Vec<u8>, Replacement>,
+pub(super) struct Results<'p> {
+    pub errors: HashSet<&'p [u8]>,
+    pub replacements: HashMap<&'p [u8], Replacement>,
 }
 
 /// The token counts of a message, from its lines.
@@ -85,19 +85,44 @@ impl MessageCounts {
     }
 }
 
+/// The values of a message as the TypeScript package writes them: JSON texts of values of any type.
+#[derive(Debug)]
+struct ReferenceValues {
+    ts: Vec<u8>,
+    session: Vec<u8>,
+    model: Option<Vec<u8>>,
+    usage: Vec<u8>,
+    cache_read: Vec<u8>,
+}
+
+impl ReferenceValues {
+    /// The values of the first line.
+    fn of(line: Value<'_>, usage: Option<Value<'_>>) -> Self {
+        let text = |key| js::present(line, key).map_or_else(|| b"\"\"".to_vec(), json);
+        let cache_read = usage.and_then(|usage| js::present(usage, "cache_read_input_tokens"));
+        ReferenceValues {
+            ts: text("timestamp"),
+            session: text("sessionId"),
+            model: None,
+            usage: usage_as_reference(usage),
+            cache_read: cache_read.map_or_else(|| b"0".to_vec(), json),
+        }
+    }
+}
+
+/// The JSON text of a value.
+fn json(value: Value<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    js::write_value(value, KeyOrder::AsParsed, &mut out);
+    out
+}
+
 /// The counts of the first line unchanged, as the TypeScript package writes them.
 fn usage_as_reference(usage: Option<Value<'_>>) -> Vec<u8> {
     fn of<'d>(object: Option<Value<'d>>, key: &str) -> Option<Value<'d>> {
         object.and_then(|object| js::present(object, key))
     }
-    let text = |value: Option<Value<'_>>| match value {
-        None => b"0".to_vec(),
-        Some(value) => {
-            let mut out = Vec::new();
-            js::write_value(value, KeyOrder::AsParsed, &mut out);
-            out
-        }
-    };
+    let text = |value: Option<Value<'_>>| value.map_or_else(|| b"0".to_vec(), json);
     let split = of(usage, "cache_creation");
     let mut cache_5m = text(of(split, "ephemeral_5m_input_tokens"));
     let cache_1h = text(of(split, "ephemeral_1h_input_tokens"));
@@ -168,85 +193,72 @@ fn provider_of(id: &[u8], model: &[u8]) -> Option<&'static [u8]> {
 
 /// A thread, whose lines follow each other: the main thread, an agent by its id, or a side chain by its first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Thread {
+pub(super) enum Thread<'p> {
     Main,
-    Agent(Vec<u8>),
+    Agent(&'p [u8]),
     SideChain(Option<Key>),
 }
 
-/// A message, from the lines that were read so far.
+/// A message, from the lines that were read so far. Its texts are in the memory of its piece.
 #[derive(Debug)]
-pub(super) struct ClaudeMessage {
-    pub id: Vec<u8>,
+pub(super) struct ClaudeMessage<'p> {
+    pub id: &'p [u8],
     /// Byte offset of its first line.
     pub at: u64,
     /// The length of its first line in bytes.
     pub len_bytes: u64,
     pub uuid: Option<Key>,
-    /// JSON texts of the first line's values, of any type.
-    ts: Vec<u8>,
-    session_id: Vec<u8>,
-    /// The same when they are strings.
-    pub ts_text: Option<Vec<u8>>,
-    pub session: Option<Vec<u8>>,
-    model: Option<Vec<u8>>,
+    /// String fields of the first line, because the archive stores only strings.
+    pub ts: Option<&'p [u8]>,
+    pub session: Option<&'p [u8]>,
+    model: Option<&'p [u8]>,
     /// None: no `cwd`. Some(None): a `cwd` that is no string.
-    cwd: Option<Option<Vec<u8>>>,
+    cwd: Option<Option<&'p [u8]>>,
     pub is_side: bool,
-    pub thread: Thread,
+    pub thread: Thread<'p>,
     /// Another message of its thread has begun, so this message gets no more lines.
     pub is_closed: bool,
-    pub stop_reason: Option<Vec<u8>>,
+    pub stop_reason: Option<&'p [u8]>,
     pub has_usage: bool,
     coverage: Coverage,
     terms: TurnTerms,
     /// The branch that the first line names.
-    branch: Option<Vec<u8>>,
+    branch: Option<&'p [u8]>,
     pub counts: MessageCounts,
-    usage_as_reference: Vec<u8>,
-    cache_read_as_reference: Vec<u8>,
-    pub calls: Vec<ToolCall>,
-    pub unanswered: Vec<Vec<u8>>,
-    text: Vec<u8>,
+    /// What the TypeScript package writes in place of these values; none with our rules.
+    reference: Option<Box<ReferenceValues>>,
+    pub calls: Vec<ToolCall<&'p [u8]>>,
+    pub unanswered: Vec<&'p [u8]>,
+    /// The texts of the lines.
+    texts: Vec<&'p [u8]>,
     prompt: Option<Arc<[u8]>>,
     /// The agent id that the lines of an agent's log name.
-    pub agent_id: Option<Vec<u8>>,
+    pub agent_id: Option<&'p [u8]>,
     pub lines: u64,
 }
 
-/// Returns the JSON text of a member. `""` when the member is absent, null or no string, because the archive stores
-/// only strings.
-pub(super) fn as_is(line: Value<'_>, key: &str, options: &ReadOptions) -> Vec<u8> {
-    let mut out = Vec::new();
-    match js::present(line, key).filter(|value| options.as_reference || value.kind() == Kind::String) {
-        Some(value) => js::write_value(value, KeyOrder::AsParsed, &mut out),
-        None => out.extend_from_slice(b"\"\""),
-    }
-    out
-}
-
-impl ClaudeMessage {
+impl<'p> ClaudeMessage<'p> {
     /// Creates a message from its first line.
     pub(super) fn begin(
-        id: &[u8],
+        arena: &'p Bump,
+        id: &'p [u8],
         (at, len_bytes): (u64, u64),
-        line: Value<'_>,
-        thread: Thread,
+        line: &Line<'_>,
+        thread: Thread<'p>,
         prompt: Option<Arc<[u8]>>,
         options: &ReadOptions,
     ) -> Self {
-        let usage = line.get("message").and_then(|message| message.get("usage"));
+        let kept = |text: Option<&[u8]>| text.map(|text| &*arena.alloc_slice_copy(text));
+        let usage = line.message.and_then(|message| message.get("usage"));
         ClaudeMessage {
-            id: id.to_vec(),
+            id,
             at,
             len_bytes,
-            uuid: js::text(line, "uuid").map(Key::of),
-            ts: as_is(line, "timestamp", options),
-            session_id: as_is(line, "sessionId", options),
-            ts_text: js::text(line, "timestamp").map(<[u8]>::to_vec),
-            session: js::text(line, "sessionId").map(<[u8]>::to_vec),
+            uuid: line.uuid.map(Key::of),
+            ts: kept(line.timestamp),
+            session: kept(line.session),
             model: None,
-            cwd: line.get("cwd").map(|cwd| js::wtf8(cwd).map(<[u8]>::to_vec)),
+            cwd: line.cwd.map(|cwd| kept(js::wtf8(cwd))),
             is_side: false,
             thread,
             is_closed: false,
@@ -254,46 +266,32 @@ impl ClaudeMessage {
             has_usage: false,
             coverage: Coverage::default(),
             terms: TurnTerms::default(),
-            branch: js::text(line, "gitBranch").map(<[u8]>::to_vec),
+            branch: kept(line.branch),
             counts: MessageCounts::default(),
-            usage_as_reference: if options.as_reference { usage_as_reference(usage) } else { Vec::new() },
-            cache_read_as_reference: usage.map_or_else(
-                || b"0".to_vec(),
-                |usage| match js::present(usage, "cache_read_input_tokens") {
-                    Some(count) => {
-                        let mut out = Vec::new();
-                        js::write_value(count, KeyOrder::AsParsed, &mut out);
-                        out
-                    }
-                    None => b"0".to_vec(),
-                },
-            ),
+            reference: options.as_reference.then(|| Box::new(ReferenceValues::of(line.root, usage))),
             calls: Vec::new(),
             unanswered: Vec::new(),
-            text: Vec::new(),
+            texts: Vec::new(),
             prompt,
-            agent_id: js::text(line, "agentId").map(<[u8]>::to_vec),
+            agent_id: kept(line.agent_id),
             lines: 0,
         }
     }
 
     /// Adds a further line of the message.
-    pub(super) fn add(&mut self, line: Value<'_>, options: &ReadOptions) {
+    pub(super) fn add(&mut self, arena: &'p Bump, line: &Line<'_>) {
         self.lines += 1;
-        let Some(message) = line.get("message") else { return };
+        let Some(message) = line.message else { return };
         if self.model.is_none() {
-            let is_usable = |model: &Value<'_>| {
-                js::wtf8(*model) != Some(b"") && (options.as_reference || model.kind() == Kind::String)
-            };
-            self.model = js::present(message, "model").filter(is_usable).map(|model| {
-                let mut out = Vec::new();
-                js::write_value(model, KeyOrder::AsParsed, &mut out);
-                out
-            });
+            self.model = js::text(message, "model").map(|model| &*arena.alloc_slice_copy(model));
         }
-        self.is_side |= js::is_true(line, "isSidechain");
+        if let Some(reference) = self.reference.as_mut().filter(|reference| reference.model.is_none()) {
+            let model = js::present(message, "model").filter(|model| js::wtf8(*model) != Some(b""));
+            reference.model = model.map(json);
+        }
+        self.is_side |= line.is_side;
         if let Some(reason) = js::any_text(message, "stop_reason") {
-            self.stop_reason = Some(reason.to_vec());
+            self.stop_reason = Some(arena.alloc_slice_copy(reason));
         }
         if let Some(usage) = message.get("usage").filter(|usage| usage.kind() == Kind::Object) {
             self.has_usage = true;
@@ -301,36 +299,49 @@ impl ClaudeMessage {
             self.counts.grow(&MessageCounts::of(usage));
             add_terms(&mut self.terms, usage);
         }
-        for block in message.get("content").into_iter().flat_map(Value::items) {
+        for block in line.content.into_iter().flat_map(Value::items) {
             match js::any_text(block, "type") {
                 Some(b"text") => {
-                    if let Some(text) = js::text(block, "text") {
-                        join(&mut self.text, text);
-                    }
+                    let text = js::text(block, "text").map(|text| &*arena.alloc_slice_copy(text));
+                    self.texts.extend(text);
                 }
-                Some(b"tool_use") => self.add_call(block),
+                Some(b"tool_use") => self.add_call(arena, block),
                 _ => {}
             }
         }
     }
 
-    /// Returns the JSON texts of the first line's time and session.
-    pub(super) fn ts(&self) -> &[u8] {
-        &self.ts
+    /// Returns the time of the message as JSON text.
+    pub(super) fn ts_json(&self) -> Vec<u8> {
+        match &self.reference {
+            Some(reference) => reference.ts.clone(),
+            None => js::string(self.ts.unwrap_or_default()),
+        }
     }
 
-    pub(super) fn session_json(&self) -> &[u8] {
-        &self.session_id
+    /// Appends the session of the message.
+    pub(super) fn write_session(&self, key: &'static str, record: &mut RecordText) {
+        match &self.reference {
+            Some(reference) => record.raw(key, &reference.session),
+            None => record.text(key, self.session.unwrap_or_default()),
+        }
+    }
+
+    fn write_model(&self, record: &mut RecordText) {
+        match &self.reference {
+            Some(reference) => record.raw("model", reference.model.as_deref().unwrap_or(b"\"\"")),
+            None => record.text("model", self.model.unwrap_or_default()),
+        }
     }
 
     /// Returns the stamp for the special terms of the message; none when the terms are ordinary.
     pub(super) fn stamp(&self) -> Option<Vec<u8>> {
-        let (session, ts) = (self.session.as_deref()?, self.ts_text.as_deref()?);
-        let model = self.model.as_deref().unwrap_or_default();
-        // The model is stored as JSON text.
-        let model = model.strip_prefix(b"\"").and_then(|model| model.strip_suffix(b"\"")).unwrap_or_default();
-        let provider = provider_of(&self.id, model).map(<[u8]>::to_vec);
-        TurnTerms { provider, ..self.terms.clone() }.stamp(session, &self.id, ts)
+        let (session, ts) = (self.session?, self.ts?);
+        let provider = provider_of(self.id, self.model.unwrap_or_default());
+        if provider.is_none() && self.terms == TurnTerms::default() {
+            return None;
+        }
+        TurnTerms { provider: provider.map(<[u8]>::to_vec), ..self.terms.clone() }.stamp(session, self.id, ts)
     }
 
     /// The session, the time and the branch of a message of the main thread that names all three.
@@ -338,33 +349,35 @@ impl ClaudeMessage {
         if self.is_side || self.id.is_empty() {
             return None;
         }
-        Some((self.session.as_deref()?, self.ts_text.as_deref()?, self.branch.as_deref()?))
+        Some((self.session?, self.ts?, self.branch?))
     }
 
     /// Returns the tokens that the message read from the cache, as JSON text.
-    pub(super) fn cache_read_json(&self, options: &ReadOptions) -> Vec<u8> {
-        if options.as_reference {
-            return self.cache_read_as_reference.clone();
+    pub(super) fn cache_read_json(&self) -> Vec<u8> {
+        if let Some(reference) = &self.reference {
+            return reference.cache_read.clone();
         }
         let mut out = Vec::new();
         js::write_number(self.counts.usage().or_zero().cache_read, &mut out);
         out
     }
 
-    fn add_call(&mut self, block: Value<'_>) {
+    fn add_call(&mut self, arena: &'p Bump, block: Value<'_>) {
         let (Some(id), Some(name)) = (js::any_text(block, "id"), js::any_text(block, "name")) else { return };
         if self.calls.iter().any(|call| call.id == id) {
             return;
         }
+        let id = &*arena.alloc_slice_copy(id);
+        let target = |input| calls::target(name, input).map(|target| &*arena.alloc_slice_copy(target));
         let input = js::present(block, "input");
         let (edit_pre_hash, edit_post_hash) =
             input.map_or((None, None), |input| calls::edit_hashes(name, input));
-        self.unanswered.push(id.to_vec());
+        self.unanswered.push(id);
         self.calls.push(ToolCall {
-            id: id.to_vec(),
-            name: name.to_vec(),
+            id,
+            name: arena.alloc_slice_copy(name),
             args_hash: calls::args_hash(input),
-            target: input.and_then(|input| calls::target(name, input)).map(<[u8]>::to_vec),
+            target: input.and_then(target),
             edit_pre_hash,
             edit_post_hash,
             ..ToolCall::default()
@@ -372,48 +385,49 @@ impl ClaudeMessage {
     }
 
     /// Adds what the results of its calls tell.
-    pub(super) fn take_results(&mut self, results: &Results) {
+    pub(super) fn take_results(&mut self, results: &Results<'_>) {
         for call in &mut self.calls {
-            call.is_error = results.errors.contains(&call.id);
-            if let Some(replacement) = results.replacements.get(&call.id) {
+            call.is_error = results.errors.contains(call.id);
+            if let Some(replacement) = results.replacements.get(call.id) {
                 call.replacement = replacement.clone();
             }
         }
     }
 
-    /// Returns the turn record with its notes.
+    /// Appends the members of the turn record.
     ///
     /// # Errors
     /// An error where the TypeScript package gives the file up.
-    pub(super) fn turn(
+    pub(super) fn write_turn(
         &self,
+        record: &mut RecordText,
         turn_index: usize,
         path: &[u8],
         subagent: Option<&Invocation>,
-        options: &ReadOptions,
         projects: &ProjectKeys,
-    ) -> Result<(Vec<u8>, Option<RecordNotes>), &'static str> {
+    ) -> Result<(), &'static str> {
         let calls = &self.calls;
-        let mut record = RecordText::of("claude-code");
-        record.reserve(TURN_BYTES);
-        record.raw("sessionId", &self.session_id);
-        record.text("messageId", &self.id);
+        self.write_session("sessionId", record);
+        record.text("messageId", self.id);
         record.count("turnIndex", turn_index);
-        record.raw("ts", &self.ts);
-        record.raw("model", self.model.as_deref().unwrap_or(b"\"\""));
-        match options.as_reference {
-            true => record.raw("usage", &self.usage_as_reference),
-            false => self.counts.usage().write(&mut record),
+        match &self.reference {
+            Some(reference) => record.raw("ts", &reference.ts),
+            None => record.text("ts", self.ts.unwrap_or_default()),
+        }
+        self.write_model(record);
+        match &self.reference {
+            Some(reference) => record.raw("usage", &reference.usage),
+            None => self.counts.usage().write(record),
         }
         record.objects("toolCalls", calls, ToolCall::write);
         record.text("sessionPath", path);
-        match &self.cwd {
+        match self.cwd {
             None => {}
             Some(Some(cwd)) => {
                 record.text("project", cwd);
                 record.maybe_text("projectKey", projects.key(cwd).as_deref().map(str::as_bytes));
             }
-            Some(None) if options.as_reference => return Err("a cwd that is no string"),
+            Some(None) if self.reference.is_some() => return Err("a cwd that is no string"),
             Some(None) => {}
         }
         let touches = |name: &[u8]| matches!(name, b"Read" | b"Edit" | b"Write" | b"NotebookEdit");
@@ -426,45 +440,42 @@ impl ClaudeMessage {
                 told.flag("isSidechain", true);
                 let Some(agent) = subagent else { return };
                 told.text("agentId", &agent.agent_id);
-                if !agent.parent_tool_use_id.is_empty() || options.as_reference {
+                if !agent.parent_tool_use_id.is_empty() || self.reference.is_some() {
                     told.text("parentToolUseId", &agent.parent_tool_use_id);
                 }
                 told.maybe_text("subagentType", agent.subagent_type.as_deref());
                 told.maybe_text("description", agent.description.as_deref());
                 match &agent.parent_agent_id {
                     Some(parent) => told.text("parentAgentId", parent),
-                    None => told.raw("parentAgentId", &self.session_id),
+                    None => self.write_session("parentAgentId", told),
                 }
             });
         }
-        record.maybe_text("stopReason", self.stop_reason.as_deref());
-        self.coverage.write_fidelity(&mut record);
+        record.maybe_text("stopReason", self.stop_reason);
+        self.coverage.write_fidelity(record);
         let has_failed = calls.iter().any(|call| call.is_error);
-        let told: Vec<_> = calls
-            .iter()
-            .map(|call| ActivityCall { name: &call.name, target: call.target.as_deref() })
-            .collect();
+        let told: Vec<_> =
+            calls.iter().map(|call| ActivityCall { name: call.name, target: call.target }).collect();
         classify(
             &told,
             &TurnWords {
                 prompt: self.prompt.as_deref().filter(|_| !self.id.is_empty()).unwrap_or_default(),
-                answer: &self.text,
+                answer: &self.texts.join(&b'\n'),
                 has_failed,
                 has_reasoning: false,
             },
         )
-        .write(&mut record);
-        let notes = if options.as_reference { None } else { self.notes() };
-        Ok((record.finish(), notes))
+        .write(record);
+        Ok(())
     }
 
-    /// The notes on the turn; none if its model has an escape, because the model is stored as JSON text.
-    fn notes(&self) -> Option<RecordNotes> {
-        let model = self.model.as_deref().unwrap_or(b"\"\"");
-        let model = model.strip_prefix(b"\"")?.strip_suffix(b"\"").filter(|model| !model.contains(&b'\\'))?;
-        let [session, ts] = [&self.session, &self.ts_text].map(|text| text.as_deref().unwrap_or_default());
-        let [session_text, id, ts_text, model] = [session, &self.id, ts, model].map(js::to_utf8);
-        let mut hasher = Hasher::default();
+    /// The notes on the turn. The TypeScript package makes none.
+    pub(super) fn notes(&self, hasher: &mut Hasher) -> Option<RecordNotes> {
+        if self.reference.is_some() {
+            return None;
+        }
+        let [session, ts, model] = [self.session, self.ts, self.model].map(Option::unwrap_or_default);
+        let [session_text, id, ts_text, model] = [session, self.id, ts, model].map(js::to_utf8);
         let usage = self.counts.usage().printed();
         let fingerprint = hasher.fingerprint_of(&Fingerprinted {
             ts: &ts_text,
@@ -476,11 +487,14 @@ impl ClaudeMessage {
                 usage.cache_create_5m,
                 usage.cache_create_1h,
             ],
-            first_args_hash: self.calls.first().map_or("", |call| &call.args_hash),
+            first_args_hash: self.calls.first().map_or("", |call| {
+                // Digits are ASCII.
+                std::str::from_utf8(&call.args_hash).unwrap_or_default()
+            }),
         });
         let id_of = hasher.id_of_parts(&["claude-code", &session_text, &id]);
         Some(RecordNotes {
-            turn: Some(TurnNote::of_parts(b"claude-code", session, &self.id, ts)),
+            turn: Some(TurnNote::of_parts(b"claude-code", session, self.id, ts)),
             made: Some((id_of, Some(fingerprint))),
             ..RecordNotes::default()
         })

@@ -7,6 +7,7 @@
 mod across;
 mod graph;
 mod key;
+mod line;
 mod log;
 mod marker;
 mod message;
@@ -16,6 +17,8 @@ mod status;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+use bumpalo::Bump;
 
 pub(super) use self::across::{Across, settled_note};
 
@@ -132,6 +135,8 @@ struct Reader<'r> {
     /// Where the state is kept; none when it is not kept.
     state_path: Option<PathBuf>,
     state: State,
+    /// The memory of the pieces, one after the other.
+    arena: Bump,
     /// The compared evidence, in the form of the note.
     compared: Option<Vec<u8>>,
     /// The log that this log continues.
@@ -220,6 +225,7 @@ impl<'r> Reader<'r> {
             projects: pass.projects,
             state_path: pass.state_dir.map(|folder| folder.join(state_name(&pass.candidate.path))),
             state: State::default(),
+            arena: Bump::new(),
             compared: None,
             continues: None,
             carried: None,
@@ -297,8 +303,10 @@ impl<'r> Reader<'r> {
             false => size.min(from.max(self.seen) + self.piece_bytes),
         };
         let mut state = std::mem::take(&mut self.state);
+        let mut arena = std::mem::take(&mut self.arena);
+        arena.reset();
         let log = self.log();
-        let mut piece = Piece::new(&log);
+        let mut piece = Piece::new(&log, &arena);
         let mut source = LineSource::open(&self.path, from, size)?;
         let mut document = Document::default();
         let mut whole = from;
@@ -346,7 +354,7 @@ impl<'r> Reader<'r> {
             PieceEnd::ForAll
         };
         let (mut gathered, end) = piece.finish(&mut state, from, whole, waiting, !has_more)?;
-        self.state = state;
+        (self.state, self.arena) = (state, arena);
         self.at = end;
         self.seen = reached;
         gathered.cursor = Some(self.cursor());
@@ -432,12 +440,12 @@ fn refresh(cursor: &[u8], mtime_ms: f64) -> Option<Vec<u8>> {
     let mut document = Document::default();
     let root = document.parse(cursor).ok()?;
     let mut refreshed = RecordText::default();
-    for (key, value) in root.members() {
-        let key = key.to_utf8_lossy();
-        match &*key {
-            "mtimeMs" => refreshed.number("mtimeMs", mtime_ms),
-            key => refreshed.value(key, value),
+    refreshed.members_of(root, |refreshed, key| {
+        let is_time = key == b"mtimeMs";
+        if is_time {
+            refreshed.number("mtimeMs", mtime_ms);
         }
-    }
+        is_time
+    });
     Some(refreshed.finish())
 }

@@ -9,8 +9,11 @@ mod saved;
 mod state;
 
 use std::borrow::Cow;
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use bumpalo::Bump;
 use foldhash::{HashMap, HashSet};
 
 use super::super::AgentsError;
@@ -22,6 +25,7 @@ use super::super::pass::{ContentMode, Gathered, LeftOutLine, PassRecord, ReadOpt
 use super::super::project::ProjectKeys;
 use super::graph::{Answers, Graph, Invocation};
 use super::key::Key;
+use super::line::Line;
 use super::log::{Evidence, LogKind, path_text};
 use super::message::{ClaudeMessage, Results, Thread, given_up, plain_text};
 use crate::record::Hasher;
@@ -40,7 +44,7 @@ pub(super) struct Log<'l> {
 
 impl Log<'_> {
     /// Whether the turn of a message is written, if `end` is the first line that may still change.
-    fn is_written(&self, message: &ClaudeMessage, end: u64) -> bool {
+    fn is_written(&self, message: &ClaudeMessage<'_>, end: u64) -> bool {
         match self.options.as_reference {
             true => message.stop_reason.is_some(),
             false => message.at < end,
@@ -79,35 +83,41 @@ pub(super) struct State {
 #[derive(Debug)]
 struct KnownMessage {
     cache_read: f64,
-    /// As JSON text.
     ts: Box<[u8]>,
     session: Option<Box<[u8]>>,
 }
 
 /// A record that lacks its last member so far.
-struct Pending {
+struct Pending<'p> {
     at: u64,
     /// The length of the line in bytes.
     len_bytes: u64,
-    record: RecordText,
+    /// The members that it has, in the texts of the piece.
+    draft: Range<usize>,
     /// The message or tool use id that gives the last member.
-    link: Option<Vec<u8>>,
+    link: Option<&'p [u8]>,
     /// The message of the piece without which the record is not written.
     owner: Option<u32>,
     notes: Option<RecordNotes>,
 }
 
-impl Pending {
-    fn finish(self) -> PassRecord {
+impl Pending<'_> {
+    /// Writes the record with its last member after the other texts.
+    fn finish(self, texts: &mut Vec<u8>, add_last: impl FnOnce(&mut RecordText)) -> PassRecord {
+        let mut record = RecordText::copy_of(std::mem::take(texts), self.draft);
+        add_last(&mut record);
+        let (all, text) = record.finish_in();
+        *texts = all;
         let line = Some((self.at, self.len_bytes));
-        PassRecord { line, notes: self.notes, ..PassRecord::with(self.record.finish(), self.owner) }
+        PassRecord { line, notes: self.notes, owner: self.owner, ..PassRecord::at(text) }
     }
 }
 
 /// Content of a line, or content of a message at the message's first line.
 struct PendingContent {
     at: u64,
-    record: Vec<u8>,
+    /// The place of the record in the texts of the piece.
+    text: Range<usize>,
     message: Option<u32>,
     /// The user turn without which the content is not written.
     user_turn: Option<usize>,
@@ -131,31 +141,33 @@ struct UserBlock<'t> {
     is_error: bool,
 }
 
-/// The lines of a piece.
-pub(super) struct Piece<'l> {
-    log: &'l Log<'l>,
-    messages: Vec<ClaudeMessage>,
-    by_id: HashMap<Vec<u8>, usize>,
+/// The lines of a piece. Texts that outlive their line are in the memory of the piece, `arena`.
+pub(super) struct Piece<'p> {
+    log: &'p Log<'p>,
+    arena: &'p Bump,
+    hasher: Hasher,
+    messages: Vec<ClaudeMessage<'p>>,
+    by_id: HashMap<&'p [u8], usize>,
     /// The indexes of the messages whose threads may go on with them.
     open: Vec<usize>,
-    results: Results,
-    user_turns: Vec<Pending>,
+    results: Results<'p>,
+    user_turns: Vec<Pending<'p>>,
     /// The last user turn, as long as no new message has followed it.
     unlinked: Option<usize>,
-    events: Vec<Pending>,
-    compactions: Vec<Pending>,
+    events: Vec<Pending<'p>>,
+    compactions: Vec<Pending<'p>>,
     content: Vec<PendingContent>,
     rows: Vec<PendingRow>,
     has_root: bool,
     explicit: HashSet<(&'static str, Vec<u8>)>,
     /// The offsets at which the last message and the prompt changed.
-    last_messages: Vec<(u64, Vec<u8>)>,
+    last_messages: Vec<(u64, &'p [u8])>,
     prompts: Vec<(u64, Arc<[u8]>)>,
     /// Events by tool use id in this piece.
-    calls: HashMap<Vec<u8>, usize>,
-    event_calls: Vec<(u64, Vec<u8>)>,
+    calls: HashMap<&'p [u8], usize>,
+    event_calls: Vec<(u64, &'p [u8])>,
     marker_at: Option<u64>,
-    tool_owner: HashMap<Vec<u8>, u32>,
+    tool_owner: HashMap<&'p [u8], u32>,
     /// Lines that made no record.
     left_out: Vec<LeftOutLine>,
     pub gathered: Gathered,
@@ -172,10 +184,12 @@ pub(super) enum PieceEnd {
     ForPrompts,
 }
 
-impl<'l> Piece<'l> {
-    pub(super) fn new(log: &'l Log<'l>) -> Self {
+impl<'p> Piece<'p> {
+    pub(super) fn new(log: &'p Log<'p>, arena: &'p Bump) -> Self {
         Piece {
             log,
+            arena,
+            hasher: Hasher::default(),
             messages: Vec::new(),
             by_id: HashMap::default(),
             open: Vec::new(),
@@ -217,19 +231,19 @@ impl<'l> Piece<'l> {
         at: (u64, u64),
         line: Value<'_>,
     ) -> Result<(), AgentsError> {
-        if line.kind() != Kind::Object {
+        let Some(line) = Line::of(line) else {
             self.leave_out(at, Reason::NotARecord, || "the line is no JSON object".into());
             return Ok(());
-        }
-        match js::any_text(line, "type") {
-            Some(b"assistant") => self.assistant(state, at, line),
-            Some(b"user") => return self.user(state, at, line),
+        };
+        match line.kind {
+            Some(b"assistant") => self.assistant(state, at, &line),
+            Some(b"user") => return self.user(state, at, &line),
             Some(b"system") => {
-                state.take_other(line, self.log);
-                self.system(state, at, line);
+                state.take_other(&line, self.log);
+                self.system(state, at, &line);
             }
             other => {
-                state.take_other(line, self.log);
+                state.take_other(&line, self.log);
                 self.leave_out(at, Reason::UnknownType, || match other {
                     Some(name) => format!("type {}", js::to_utf8(name)),
                     None => "no type".into(),
@@ -240,33 +254,29 @@ impl<'l> Piece<'l> {
     }
 
     /// Adds the relationships that a line with a session id states.
-    fn relationships(&mut self, at: u64, line: Value<'_>) {
-        if js::text(line, "sessionId").is_none() {
+    fn relationships(&mut self, at: u64, line: &Line<'_>) {
+        if line.session.is_none() {
             return;
         }
-        let text = |keys: &[&str]| js::first_text(line, keys).map(<[u8]>::to_vec);
+        let text = |keys: &[&str]| js::first_text(line.root, keys).map(<[u8]>::to_vec);
         if !self.has_root {
             self.has_root = true;
             self.rows.push(PendingRow {
                 at,
                 kind: "root",
                 target: None,
-                ts: text(&["timestamp"]),
+                ts: line.timestamp.map(<[u8]>::to_vec),
                 source_session: None,
                 source_version: None,
             });
         }
-        for (kind, keys) in [
-            ("fork", ["forkSessionId", "fork_session_id"]),
-            ("continuation", ["continuedFromSessionId", "continued_from_session_id"]),
-        ] {
-            let target = text(&keys).filter(|target| *target != self.log.base_name);
-            let Some(target) = target else { continue };
-            if self.explicit.insert((kind, target.clone())) {
+        for (kind, target) in [("fork", line.fork), ("continuation", line.continued)] {
+            let Some(target) = target.filter(|target| *target != self.log.base_name) else { continue };
+            if self.explicit.insert((kind, target.to_vec())) {
                 self.rows.push(PendingRow {
                     at,
                     kind,
-                    target: Some(target),
+                    target: Some(target.to_vec()),
                     ts: text(&["timestamp", "ts"]),
                     source_session: text(&["sourceSessionId", "source_session_id"]),
                     source_version: text(&["version", "sourceVersion", "source_version"]),
@@ -275,31 +285,34 @@ impl<'l> Piece<'l> {
         }
     }
 
-    fn assistant(&mut self, state: &mut State, at: (u64, u64), line: Value<'_>) {
-        let options = self.log.options;
+    fn assistant(&mut self, state: &mut State, at: (u64, u64), line: &Line<'_>) {
+        let (options, arena) = (self.log.options, self.arena);
+        let keeps_content = options.content == ContentMode::Full;
         state.take_assistant(line, self.log);
         self.relationships(at.0, line);
-        let thread = state.thread(line);
-        let message = line.get("message");
-        let Some(id) = message.and_then(|message| js::any_text(message, "id")) else {
+        let chain = state.chain(line);
+        let thread = match line.agent_id {
+            _ if !line.is_side => Thread::Main,
+            Some(agent) => Thread::Agent(arena.alloc_slice_copy(agent)),
+            None => Thread::SideChain(chain),
+        };
+        let Some(id) = line.message.and_then(|message| js::any_text(message, "id")) else {
             self.leave_out(at, Reason::NotARecord, || "an assistant line without message.id".into());
             return;
         };
+        let id = match self.last_messages.last() {
+            Some((_, last)) if *last == id => *last,
+            _ => &*arena.alloc_slice_copy(id),
+        };
         if !id.is_empty() {
-            self.last_messages.push((at.0, id.to_vec()));
+            self.last_messages.push((at.0, id));
         }
         if !options.as_reference
             && let Some(known) = state.known.get(id)
         {
             // The turn is written and cannot change; only the content of the line is kept.
-            if let Some(session) = &known.session {
-                let content = message_content(session, id, &known.ts, message, options);
-                self.content.extend(content.into_iter().map(|record| PendingContent {
-                    at: at.0,
-                    record,
-                    message: None,
-                    user_turn: None,
-                }));
+            if let Some(session) = known.session.as_ref().filter(|_| keeps_content) {
+                self.message_content((at.0, None), (session, id), &js::string(&known.ts), line.content);
             }
             self.leave_out(at, Reason::Duplicate, || {
                 format!("message {} is in the ledger already", js::to_utf8(id))
@@ -312,7 +325,7 @@ impl<'l> Piece<'l> {
                 let index = self.messages.len();
                 let is_linked = !id.is_empty();
                 if is_linked && let Some(unlinked) = self.unlinked.take() {
-                    self.user_turns[unlinked].link = Some(id.to_vec());
+                    self.user_turns[unlinked].link = Some(id);
                     self.user_turns[unlinked].owner = Some(index as u32);
                 }
                 self.open.retain(|earlier| {
@@ -324,8 +337,9 @@ impl<'l> Piece<'l> {
                 });
                 self.open.push(index);
                 let prompt = self.prompts.last().map(|(_, prompt)| prompt).or(state.prompt.as_ref());
-                self.messages.push(ClaudeMessage::begin(id, at, line, thread, prompt.cloned(), options));
-                self.by_id.insert(id.to_vec(), index);
+                let prompt = prompt.cloned();
+                self.messages.push(ClaudeMessage::begin(arena, id, at, line, thread, prompt, options));
+                self.by_id.insert(id, index);
                 index
             }
         };
@@ -335,32 +349,23 @@ impl<'l> Piece<'l> {
             });
         }
         let calls = self.messages[index].calls.len();
-        self.messages[index].add(line, options);
+        self.messages[index].add(arena, line);
         for call in &self.messages[index].calls[calls..] {
-            self.tool_owner.insert(call.id.clone(), index as u32);
+            self.tool_owner.insert(call.id, index as u32);
         }
-        self.message_content(index, message);
-    }
-
-    fn message_content(&mut self, index: usize, message: Option<Value<'_>>) {
         let owner = &self.messages[index];
-        let (Some(session), false) = (owner.session.as_deref(), owner.id.is_empty()) else { return };
-        let (at, owner_index) = (owner.at, Some(index as u32));
-        let content = message_content(session, &owner.id, owner.ts(), message, self.log.options);
-        self.content.extend(content.into_iter().map(|record| PendingContent {
-            at,
-            record,
-            message: owner_index,
-            user_turn: None,
-        }));
+        if let Some(session) = owner.session.filter(|_| keeps_content && !id.is_empty()) {
+            let (at, ts) = (owner.at, owner.ts_json());
+            self.message_content((at, Some(index as u32)), (session, id), &ts, line.content);
+        }
     }
 
-    fn user(&mut self, state: &mut State, at: (u64, u64), line: Value<'_>) -> Result<(), AgentsError> {
-        let log = self.log;
-        let content = line.get("message").and_then(|message| message.get("content"));
+    fn user(&mut self, state: &mut State, at: (u64, u64), line: &Line<'_>) -> Result<(), AgentsError> {
+        let (log, arena) = (self.log, self.arena);
+        let content = line.content;
         let text = plain_text(content);
         let marker_was = state.evidence.marker.is_some();
-        state.take_user(line, content, &text, log);
+        state.take_user(line, &text, log);
         if !marker_was && state.evidence.marker.is_some() {
             self.marker_at = Some(at.0);
         }
@@ -375,35 +380,34 @@ impl<'l> Piece<'l> {
         for result in results() {
             let Some(id) = js::any_text(result, "tool_use_id") else { continue };
             if js::is_true(result, "is_error") {
-                self.results.errors.insert(id.to_vec());
+                self.results.errors.insert(arena.alloc_slice_copy(id));
             }
             if let Some(replacement) = Replacement::of_result(result) {
-                self.results.replacements.insert(id.to_vec(), replacement);
+                self.results.replacements.insert(arena.alloc_slice_copy(id), replacement);
             }
             if let Some(owner) = self.tool_owner.get(id) {
-                self.messages[*owner as usize].unanswered.retain(|unanswered| unanswered != id);
+                self.messages[*owner as usize].unanswered.retain(|unanswered| *unanswered != id);
             }
             self.gathered.has_result_content |= js::present(result, "content").is_some();
         }
         if !text.is_empty() {
             self.prompts.push((at.0, Arc::from(&text[..])));
         }
-        let session = js::text(line, "sessionId");
         let mut made_record = false;
-        if let Some(session) = session {
+        if let Some(session) = line.session {
             for result in results() {
                 if let Some(id) = js::text(result, "tool_use_id") {
                     self.result_event(state, at, line, session, id, result);
                     made_record = true;
                 }
             }
-            if let Some(uuid) = js::text(line, "uuid") {
-                made_record |= self.user_turn(state, at, line, session, uuid, content)?;
-                self.user_content(at.0, line, session, uuid, content);
+            if let Some(uuid) = line.uuid {
+                made_record |= self.user_turn(state, at, line, session, uuid)?;
+                self.user_content(at.0, line, session, uuid);
             }
         }
         if !made_record {
-            self.leave_out(at, Reason::NothingToKeep, || match session {
+            self.leave_out(at, Reason::NothingToKeep, || match line.session {
                 None => "a user line without sessionId".into(),
                 Some(_) => "a user line without uuid or without text and results".into(),
             });
@@ -415,14 +419,13 @@ impl<'l> Piece<'l> {
         &mut self,
         state: &State,
         (at, len_bytes): (u64, u64),
-        line: Value<'_>,
+        line: &Line<'_>,
         session: &[u8],
         uuid: &[u8],
-        content: Option<Value<'_>>,
     ) -> Result<bool, AgentsError> {
         let mut blocks: Vec<UserBlock<'_>> = Vec::new();
         let mut owner = None;
-        match content.map(|content| (content, content.kind())) {
+        match line.content.map(|content| (content, content.kind())) {
             Some((content, Kind::String)) => {
                 let text = js::wtf8(content).filter(|text| !text.is_empty());
                 blocks.extend(text.map(|text| UserBlock { call: None, text: text.into(), is_error: false }));
@@ -458,10 +461,10 @@ impl<'l> Piece<'l> {
         if blocks.is_empty() {
             return Ok(false);
         }
-        let mut record = RecordText::of("claude-code");
+        let mut record = self.begin_record();
         record.text("sessionId", session);
         record.text("userUuid", uuid);
-        record.text("ts", js::text(line, "timestamp").unwrap_or_default());
+        record.text("ts", line.timestamp.unwrap_or_default());
         record.objects("blocks", &blocks, |block, record| {
             record.text("kind", if block.call.is_some() { b"tool_result" } else { b"text" });
             record.maybe_text("toolUseId", block.call);
@@ -471,73 +474,125 @@ impl<'l> Piece<'l> {
         });
         let preceding = self.last_message(state);
         record.maybe_text("precedingMessageId", preceding);
+        let draft = self.keep_draft(record);
         self.unlinked = Some(self.user_turns.len());
         let notes = (!self.log.options.as_reference).then(|| {
             let parts = [session, uuid].map(js::to_utf8);
-            let id = Hasher::default().id_of_parts(&["claude-code", &parts[0], &parts[1]]);
+            let id = self.hasher.id_of_parts(&["claude-code", &parts[0], &parts[1]]);
             let line = LineNote::of_parts(Some(b"claude-code"), Some(session), Some(uuid));
             RecordNotes { line, made: Some((id, None)), ..RecordNotes::default() }
         });
-        self.user_turns.push(Pending { at, len_bytes, record, link: None, owner, notes });
+        self.user_turns.push(Pending { at, len_bytes, draft, link: None, owner, notes });
         Ok(true)
     }
 
-    fn last_message<'s>(&'s self, state: &'s State) -> Option<&'s [u8]> {
-        let last = self.last_messages.last().map(|(_, id)| id).or(state.last_message.as_ref());
-        last.map(Vec::as_slice)
+    /// Begins a record after the texts of the piece.
+    fn begin_record(&mut self) -> RecordText {
+        RecordText::after(std::mem::take(&mut self.gathered.texts), "claude-code")
     }
 
-    fn user_content(
-        &mut self,
-        at: u64,
-        line: Value<'_>,
-        session: &[u8],
-        uuid: &[u8],
-        content: Option<Value<'_>>,
-    ) {
-        if self.log.options.content != ContentMode::Full {
+    /// Puts a record that lacks its last member into the texts of the piece.
+    fn keep_draft(&mut self, record: RecordText) -> Range<usize> {
+        let (texts, draft) = record.unfinished();
+        self.gathered.texts = texts;
+        draft
+    }
+
+    fn last_message<'s>(&'s self, state: &'s State) -> Option<&'s [u8]> {
+        self.last_messages.last().map(|(_, id)| *id).or(state.last_message.as_deref())
+    }
+
+    fn user_content(&mut self, at: u64, line: &Line<'_>, session: &[u8], uuid: &[u8]) {
+        let Some(content) = line.content.filter(|_| self.log.options.content == ContentMode::Full) else {
             return;
-        }
-        let Some(content) = content else { return };
+        };
         let user_turn = self.user_turns.len().checked_sub(1);
-        let begin = |role: &[u8], kind: &[u8]| {
-            let mut record = RecordText::of("claude-code");
+        let mut add = |role: &[u8], kind: &[u8], write: &dyn Fn(&mut RecordText)| {
+            let mut record = self.begin_record();
             record.text("sessionId", session);
             record.text("messageId", uuid);
-            record.text("ts", js::text(line, "timestamp").unwrap_or_default());
+            record.text("ts", line.timestamp.unwrap_or_default());
             record.text("role", role);
             record.text("kind", kind);
-            record
-        };
-        let mut add = |record: RecordText| {
-            self.content.push(PendingContent { at, record: record.finish(), message: None, user_turn });
+            write(&mut record);
+            self.keep_content(at, None, user_turn, record);
         };
         if let Some(text) = js::wtf8(content).filter(|text| !text.is_empty()) {
-            let mut record = begin(b"user", b"text");
-            record.text("text", text);
-            add(record);
+            add(b"user", b"text", &|record| record.text("text", text));
         }
         for block in content.items() {
             match js::any_text(block, "type") {
                 Some(b"text") => {
                     if let Some(text) = js::text(block, "text") {
-                        let mut record = begin(b"user", b"text");
-                        record.text("text", text);
-                        add(record);
+                        add(b"user", b"text", &|record| record.text("text", text));
                     }
                 }
                 Some(b"tool_result") => {
                     let Some(id) = js::any_text(block, "tool_use_id") else { continue };
-                    let mut record = begin(b"tool_result", b"tool_result");
-                    record.object("toolResult", |result| {
-                        result.text("toolUseId", id);
-                        match js::present(block, "content") {
-                            Some(content) => result.value("content", content),
-                            None => result.text("content", b""),
-                        }
-                        result.flag_if("isError", js::is_true(block, "is_error"));
+                    add(b"tool_result", b"tool_result", &|record| {
+                        record.object("toolResult", |result| {
+                            result.text("toolUseId", id);
+                            match js::present(block, "content") {
+                                Some(content) => result.value("content", content),
+                                None => result.text("content", b""),
+                            }
+                            result.flag_if("isError", js::is_true(block, "is_error"));
+                        });
                     });
-                    add(record);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Puts a content record into the texts of the piece.
+    fn keep_content(&mut self, at: u64, message: Option<u32>, user_turn: Option<usize>, record: RecordText) {
+        let (texts, text) = record.finish_in();
+        self.gathered.texts = texts;
+        self.content.push(PendingContent { at, text, message, user_turn });
+    }
+
+    /// Adds the content records of a line of a message. `ts` is JSON text.
+    fn message_content(
+        &mut self,
+        (at, message): (u64, Option<u32>),
+        (session, id): (&[u8], &[u8]),
+        ts: &[u8],
+        content: Option<Value<'_>>,
+    ) {
+        let mut add = |kind: &[u8], write: &dyn Fn(&mut RecordText)| {
+            let mut record = self.begin_record();
+            record.text("sessionId", session);
+            record.text("messageId", id);
+            record.raw("ts", ts);
+            record.text("role", b"assistant");
+            record.text("kind", kind);
+            write(&mut record);
+            self.keep_content(at, message, None, record);
+        };
+        for block in content.into_iter().flat_map(Value::items) {
+            match js::any_text(block, "type") {
+                Some(kind @ (b"text" | b"thinking")) => {
+                    let key = if kind == b"text" { "text" } else { "thinking" };
+                    if let Some(text) = js::text(block, key) {
+                        add(kind, &|record| record.text("text", text));
+                    }
+                }
+                Some(kind @ b"tool_use") => {
+                    let (Some(id), Some(name)) = (js::any_text(block, "id"), js::any_text(block, "name"))
+                    else {
+                        continue;
+                    };
+                    add(kind, &|record| {
+                        record.object("toolUse", |call| {
+                            call.text("id", id);
+                            call.text("name", name);
+                            match js::present(block, "input") {
+                                Some(input) => call.value("input", input),
+                                None => call.raw("input", b"{}"),
+                            }
+                        });
+                    });
                 }
                 _ => {}
             }
@@ -545,12 +600,12 @@ impl<'l> Piece<'l> {
     }
 
     /// The numbers of the next event of a tool use id: its number among the events of the id, and among all events.
-    fn count_event(&mut self, state: &State, at: u64, id: &[u8]) -> (usize, usize) {
-        let call = self.calls.entry(id.to_vec()).or_default();
+    fn count_event(&mut self, state: &State, at: u64, id: &'p [u8]) -> (usize, usize) {
+        let call = self.calls.entry(id).or_default();
         let call_index = state.calls.get(id).copied().unwrap_or(0) + *call;
         *call += 1;
         let event_index = state.events + self.event_calls.len();
-        self.event_calls.push((at, id.to_vec()));
+        self.event_calls.push((at, id));
         (call_index, event_index)
     }
 
@@ -558,22 +613,23 @@ impl<'l> Piece<'l> {
         &mut self,
         state: &State,
         (at, len_bytes): (u64, u64),
-        line: Value<'_>,
+        line: &Line<'_>,
         session: &[u8],
         id: &[u8],
         result: Value<'_>,
     ) {
+        let id = &*self.arena.alloc_slice_copy(id);
         let (call_index, event_index) = self.count_event(state, at, id);
         let is_error = js::is_true(result, "is_error");
-        let mut record = RecordText::of("claude-code");
+        let mut record = self.begin_record();
         record.text("sessionId", session);
         record.text("toolUseId", id);
         record.count("callIndex", call_index);
         record.count("eventIndex", event_index);
         record.text("status", if is_error { b"errored" } else { b"completed" });
         record.text("eventSource", b"tool_result");
-        record.maybe_text("messageId", js::text(line, "uuid"));
-        record.maybe_text("ts", js::text(line, "timestamp"));
+        record.maybe_text("messageId", line.uuid);
+        record.maybe_text("ts", line.timestamp);
         record.flag_if("isError", is_error);
         let text = measure::measured_text(result.get("content"));
         let content_hash = measure::write_content_measures(text.as_deref(), &mut record);
@@ -583,38 +639,39 @@ impl<'l> Piece<'l> {
                 session: Some(session),
                 call: Some(id),
                 event_source: Some(b"tool_result"),
-                message: js::text(line, "uuid"),
-                content_hash: content_hash.as_ref().map(String::as_bytes),
+                message: line.uuid,
+                content_hash: content_hash.as_ref().map(|hash| &hash[..]),
                 number: event_index as f64,
-                has_ts: js::text(line, "timestamp").is_some(),
+                has_ts: line.timestamp.is_some(),
             });
             let parts = [session, id].map(js::to_utf8);
-            let number = event_index.to_string();
-            let id = Hasher::default().id_of_parts(&["claude-code", &parts[0], &parts[1], &number]);
-            RecordNotes { made: Some((id, None)), ..notes }
+            let mut number = itoa::Buffer::new();
+            let parts = ["claude-code", &parts[0], &parts[1], number.format(event_index)];
+            RecordNotes { made: Some((self.hasher.id_of_parts(&parts), None)), ..notes }
         });
         if let Some(replacement) = Replacement::of_result(result) {
             replacement.write(&mut record);
         }
+        let draft = self.keep_draft(record);
         let owner = self.tool_owner.get(id).copied();
-        self.events.push(Pending { at, len_bytes, record, link: Some(id.to_vec()), owner, notes });
+        self.events.push(Pending { at, len_bytes, draft, link: Some(id), owner, notes });
     }
 
-    fn system(&mut self, state: &mut State, at: (u64, u64), line: Value<'_>) {
+    fn system(&mut self, state: &mut State, at: (u64, u64), line: &Line<'_>) {
         self.relationships(at.0, line);
-        let mut made_record = self.notification(state, at, line);
-        if js::any_text(line, "subtype") == Some(b"compact_boundary")
-            && let Some(session) = js::text(line, "sessionId")
-        {
-            let mut record = RecordText::of("claude-code");
+        let mut made_record = self.notification(state, at, line.root);
+        let subtype = js::any_text(line.root, "subtype");
+        if let Some(session) = line.session.filter(|_| subtype == Some(b"compact_boundary")) {
+            let preceding = self.last_message(state).map(|id| &*self.arena.alloc_slice_copy(id));
+            let mut record = self.begin_record();
             record.text("sessionId", session);
-            record.text("ts", js::text(line, "timestamp").unwrap_or_default());
-            let preceding = self.last_message(state).map(<[u8]>::to_vec);
-            record.maybe_text("precedingMessageId", preceding.as_deref());
+            record.text("ts", line.timestamp.unwrap_or_default());
+            record.maybe_text("precedingMessageId", preceding);
+            let draft = self.keep_draft(record);
             self.compactions.push(Pending {
                 at: at.0,
                 len_bytes: at.1,
-                record,
+                draft,
                 link: preceding,
                 owner: None,
                 notes: None,
@@ -623,7 +680,7 @@ impl<'l> Piece<'l> {
         }
         if !made_record {
             self.leave_out(at, Reason::UnknownType, || {
-                let subtype = js::any_text(line, "subtype").map(|name| js::to_utf8(name).into_owned());
+                let subtype = subtype.map(|name| js::to_utf8(name).into_owned());
                 format!("type system, subtype {}", subtype.as_deref().unwrap_or("none"))
             });
         }
@@ -631,9 +688,10 @@ impl<'l> Piece<'l> {
 
     fn notification(&mut self, state: &State, (at, len_bytes): (u64, u64), line: Value<'_>) -> bool {
         let Some((session, id)) = notified(line) else { return false };
+        let id = &*self.arena.alloc_slice_copy(id);
         let (call_index, event_index) = self.count_event(state, at, id);
         let status = super::status::of_notification(line);
-        let mut record = RecordText::of("claude-code");
+        let mut record = self.begin_record();
         record.text("sessionId", session);
         record.text("toolUseId", id);
         record.count("callIndex", call_index);
@@ -649,13 +707,14 @@ impl<'l> Piece<'l> {
         record.flag_if("isError", status == "errored");
         let content = ["content", "output", "result", "message"].iter().find_map(|key| line.get(key));
         measure::write_content_measures(measure::measured_text(content).as_deref(), &mut record);
-        self.events.push(Pending { at, len_bytes, record, link: None, owner: None, notes: None });
+        let draft = self.keep_draft(record);
+        self.events.push(Pending { at, len_bytes, draft, link: None, owner: None, notes: None });
         true
     }
 
     /// The offset up to which records are written. Later lines may still change.
     fn end(&self, whole: u64, waiting: PieceEnd) -> u64 {
-        let first_of = |is_open: &dyn Fn(&ClaudeMessage) -> bool| {
+        let first_of = |is_open: &dyn Fn(&ClaudeMessage<'_>) -> bool| {
             self.messages.iter().filter(|message| is_open(message)).map(|message| message.at).min()
         };
         if self.log.options.as_reference {
@@ -664,10 +723,10 @@ impl<'l> Piece<'l> {
         if waiting == PieceEnd::Nothing {
             return whole;
         }
-        let is_done = |message: &ClaudeMessage| {
+        let is_done = |message: &ClaudeMessage<'_>| {
             waiting == PieceEnd::ForPrompts
                 && message.unanswered.is_empty()
-                && message.stop_reason.as_deref().is_some_and(|reason| reason != b"tool_use")
+                && message.stop_reason.is_some_and(|reason| reason != b"tool_use")
         };
         let message = first_of(&|message| !message.is_closed && !is_done(message));
         let user_turn = self.unlinked.map(|unlinked| self.user_turns[unlinked].at);
@@ -695,21 +754,22 @@ impl<'l> Piece<'l> {
     ) -> Result<(Gathered, u64), AgentsError> {
         let end = self.end(whole, waiting);
         let mut answers = Answers::default();
-        let agents: Vec<Option<Invocation>> =
+        let agents: Vec<Option<Rc<Invocation>>> =
             self.messages.iter().map(|message| self.agent_of(message, state, &mut answers)).collect();
         let mut gathered = std::mem::take(&mut self.gathered);
         self.add_turns(&agents, end, state, &mut gathered)?;
         self.add_compactions(end, state, &mut gathered);
         self.add_events(&agents, end, state, &mut answers, &mut gathered);
         self.add_content(end, &mut gathered);
-        for mut pending in std::mem::take(&mut self.user_turns).into_iter().filter(|pending| pending.at < end)
-        {
-            pending.record.maybe_text("followingMessageId", pending.link.as_deref());
-            gathered.user_turns.push(pending.finish());
+        for pending in std::mem::take(&mut self.user_turns).into_iter().filter(|pending| pending.at < end) {
+            let following = pending.link;
+            gathered.user_turns.push(pending.finish(&mut gathered.texts, |record| {
+                record.maybe_text("followingMessageId", following);
+            }));
         }
         self.add_relationships(&agents, from, end, state, &mut gathered);
         let first = self.messages.iter().find(|message| self.log.is_written(message, end));
-        gathered.content_session = first.and_then(|message| message.session.clone());
+        gathered.content_session = first.and_then(|message| message.session.map(<[u8]>::to_vec));
         gathered.told = Some(Box::default());
         for line in self.left_out.drain(..).filter(|line| is_last || line.offset < end) {
             gathered.left_out.push(self.log.options, line);
@@ -721,16 +781,16 @@ impl<'l> Piece<'l> {
     /// The messages whose turns are written, each with the agent of its side chain.
     fn written<'s>(
         &'s self,
-        agents: &'s [Option<Invocation>],
+        agents: &'s [Option<Rc<Invocation>>],
         end: u64,
-    ) -> impl Iterator<Item = (&'s ClaudeMessage, Option<&'s Invocation>)> {
-        let all = self.messages.iter().zip(agents.iter().map(Option::as_ref));
+    ) -> impl Iterator<Item = (&'s ClaudeMessage<'p>, Option<&'s Invocation>)> {
+        let all = self.messages.iter().zip(agents.iter().map(Option::as_deref));
         all.filter(move |(message, _)| self.log.is_written(message, end))
     }
 
     fn add_turns(
         &mut self,
-        agents: &[Option<Invocation>],
+        agents: &[Option<Rc<Invocation>>],
         end: u64,
         state: &mut State,
         gathered: &mut Gathered,
@@ -744,18 +804,21 @@ impl<'l> Piece<'l> {
             message.take_results(&self.results);
             let message = &*message;
             let mut leave_out = |reason, detail: &str| {
-                left_out.push((message.at, reason, format!("message {} {detail}", js::to_utf8(&message.id))));
+                left_out.push((message.at, reason, format!("message {} {detail}", js::to_utf8(message.id))));
             };
             if !log.is_written(message, end) {
                 gathered.open_messages += 1;
                 leave_out(Reason::OpenMessage, "is not complete");
                 continue;
             }
-            let (turn, notes) = message
-                .turn(before + index, &path, agent.as_ref(), options, log.projects)
+            let mut text = RecordText::after(std::mem::take(&mut gathered.texts), "claude-code");
+            message
+                .write_turn(&mut text, before + index, &path, agent.as_deref(), log.projects)
                 .map_err(|reason| given_up(log.path, reason))?;
-            let mut record = PassRecord::with(turn, Some(index as u32));
-            record.notes = notes;
+            let (texts, text) = text.finish_in();
+            gathered.texts = texts;
+            let mut record = PassRecord { owner: Some(index as u32), ..PassRecord::at(text) };
+            record.notes = message.notes(&mut self.hasher);
             record.line = Some((message.at, message.len_bytes));
             if !options.as_reference {
                 record.stamp = message.stamp();
@@ -778,14 +841,13 @@ impl<'l> Piece<'l> {
     }
 
     fn add_compactions(&mut self, end: u64, state: &State, gathered: &mut Gathered) {
-        for mut pending in
-            std::mem::take(&mut self.compactions).into_iter().filter(|pending| pending.at < end)
-        {
-            let count = pending.link.as_ref().and_then(|id| self.cache_read_of(id, end, state));
-            if let Some(count) = count {
-                pending.record.raw("tokensBeforeCompact", &count);
-            }
-            gathered.compactions.push(pending.finish());
+        for pending in std::mem::take(&mut self.compactions).into_iter().filter(|pending| pending.at < end) {
+            let count = pending.link.and_then(|id| self.cache_read_of(id, end, state));
+            gathered.compactions.push(pending.finish(&mut gathered.texts, |record| {
+                if let Some(count) = count {
+                    record.raw("tokensBeforeCompact", &count);
+                }
+            }));
         }
     }
 
@@ -794,7 +856,7 @@ impl<'l> Piece<'l> {
         let options = self.log.options;
         let message = self.by_id.get(id).map(|index| &self.messages[*index]);
         if let Some(message) = message.filter(|message| self.log.is_written(message, end)) {
-            return Some(message.cache_read_json(options));
+            return Some(message.cache_read_json());
         }
         let known = state.known.get(id).filter(|_| !options.as_reference)?;
         let mut out = Vec::new();
@@ -805,7 +867,7 @@ impl<'l> Piece<'l> {
     /// Adds the events, each with the agent that its tool use spawned: in this piece, else in the lines before it.
     fn add_events(
         &mut self,
-        agents: &[Option<Invocation>],
+        agents: &[Option<Rc<Invocation>>],
         end: u64,
         state: &mut State,
         answers: &mut Answers,
@@ -819,16 +881,17 @@ impl<'l> Piece<'l> {
             }
         }
         // Most results answer no call that spawns an agent, and then the agents before the piece are not needed.
-        let is_of_agent = |event: &Pending| event.link.as_ref().is_some_and(|id| state.graph.is_spawn(id));
+        let is_of_agent = |event: &Pending<'_>| event.link.is_some_and(|id| state.graph.is_spawn(id));
         if !self.log.options.as_reference && events.iter().any(is_of_agent) {
             state.find_agents(answers);
         }
-        for mut pending in events.into_iter().filter(|pending| pending.at < end) {
-            let agent = pending.link.as_ref().and_then(|id| {
-                by_tool.get(&id[..]).copied().or_else(|| state.agents.get(id).map(Vec::as_slice))
-            });
-            pending.record.maybe_text("agentId", agent);
-            gathered.tool_result_events.push(pending.finish());
+        for pending in events.into_iter().filter(|pending| pending.at < end) {
+            let agent = pending
+                .link
+                .and_then(|id| by_tool.get(id).copied().or_else(|| state.agents.get(id).map(Vec::as_slice)));
+            gathered.tool_result_events.push(pending.finish(&mut gathered.texts, |record| {
+                record.maybe_text("agentId", agent);
+            }));
         }
     }
 
@@ -839,10 +902,8 @@ impl<'l> Piece<'l> {
             let message = pending.message.map(|index| &self.messages[index as usize]);
             if message.is_none_or(|message| self.log.is_written(message, end)) {
                 let owner = pending.user_turn.and_then(|turn| self.user_turns[turn].owner);
-                let line = Some((pending.at, 0));
-                gathered
-                    .content
-                    .push(PassRecord { line, ..PassRecord::with(pending.record, pending.message.or(owner)) });
+                let (line, owner) = (Some((pending.at, 0)), pending.message.or(owner));
+                gathered.content.push(PassRecord { line, owner, ..PassRecord::at(pending.text) });
             }
         }
     }
@@ -852,12 +913,12 @@ impl<'l> Piece<'l> {
         state.marker_is_held = self.marker_at.is_some_and(|at| at >= end);
         for (at, id) in self.event_calls {
             if at < end {
-                *state.calls.entry(id).or_default() += 1;
+                *state.calls.entry(id.to_vec()).or_default() += 1;
                 state.events += 1;
             }
         }
         if let Some((_, id)) = self.last_messages.into_iter().rfind(|(at, _)| *at < end) {
-            state.last_message = Some(id);
+            state.last_message = Some(id.to_vec());
         }
         let prompt = match self.log.options.as_reference {
             true => self.prompts.last(),
@@ -867,19 +928,20 @@ impl<'l> Piece<'l> {
             state.prompt = Some(prompt.clone());
         }
         for message in self.messages.into_iter().filter(|message| message.at < end) {
-            let (ts, session) = (message.ts().into(), message.session.clone().map(Vec::into_boxed_slice));
-            if message.is_side
-                && let Some(uuid) = message.uuid
-            {
-                state.side_messages.push(uuid);
-            }
+            let (ts, session) = (message.ts.unwrap_or_default().into(), message.session.map(Into::into));
+            state.side_messages.extend(message.uuid.filter(|_| message.is_side));
             let known = KnownMessage { cache_read: message.counts.cache_read, ts, session };
-            state.known.insert(message.id, known);
+            state.known.insert(message.id.to_vec(), known);
         }
     }
 
     /// The agent of a message on a side chain.
-    fn agent_of(&self, message: &ClaudeMessage, state: &State, answers: &mut Answers) -> Option<Invocation> {
+    fn agent_of(
+        &self,
+        message: &ClaudeMessage<'_>,
+        state: &State,
+        answers: &mut Answers,
+    ) -> Option<Rc<Invocation>> {
         if !message.is_side {
             return None;
         }
@@ -887,67 +949,14 @@ impl<'l> Piece<'l> {
         if invocation.is_some() || self.log.options.as_reference {
             return invocation;
         }
-        Some(Invocation {
-            agent_id: message.agent_id.clone()?,
+        Some(Rc::new(Invocation {
+            agent_id: message.agent_id?.to_vec(),
             parent_tool_use_id: Vec::new(),
             subagent_type: None,
             description: None,
             parent_agent_id: None,
-        })
+        }))
     }
-}
-
-/// The content records of a line of a message. `ts` is JSON text.
-fn message_content(
-    session: &[u8],
-    id: &[u8],
-    ts: &[u8],
-    message: Option<Value<'_>>,
-    options: &ReadOptions,
-) -> Vec<Vec<u8>> {
-    let mut records = Vec::new();
-    if options.content != ContentMode::Full {
-        return records;
-    }
-    let begin = |kind: &[u8]| {
-        let mut record = RecordText::of("claude-code");
-        record.text("sessionId", session);
-        record.text("messageId", id);
-        record.raw("ts", ts);
-        record.text("role", b"assistant");
-        record.text("kind", kind);
-        record
-    };
-    let blocks = message.and_then(|message| message.get("content"));
-    for block in blocks.into_iter().flat_map(Value::items) {
-        match js::any_text(block, "type") {
-            Some(kind @ (b"text" | b"thinking")) => {
-                let key = if kind == b"text" { "text" } else { "thinking" };
-                if let Some(text) = js::text(block, key) {
-                    let mut record = begin(kind);
-                    record.text("text", text);
-                    records.push(record.finish());
-                }
-            }
-            Some(kind @ b"tool_use") => {
-                let (Some(id), Some(name)) = (js::any_text(block, "id"), js::any_text(block, "name")) else {
-                    continue;
-                };
-                let mut record = begin(kind);
-                record.object("toolUse", |call| {
-                    call.text("id", id);
-                    call.text("name", name);
-                    match js::present(block, "input") {
-                        Some(input) => call.value("input", input),
-                        None => call.raw("input", b"{}"),
-                    }
-                });
-                records.push(record.finish());
-            }
-            _ => {}
-        }
-    }
-    records
 }
 
 /// The session and the tool use id of a system line about an agent.

@@ -16,7 +16,7 @@ use crate::agents::activity::{ActivityCall, TurnWords, classify};
 use crate::agents::calls::ToolCall;
 use crate::agents::fidelity::{Coverage, Usage};
 use crate::agents::js::{self, RecordText};
-use crate::agents::measure;
+use crate::agents::measure::{self, HexDigits};
 use crate::agents::pass::{ContentMode, Reason, RecordTexts};
 use crate::agents::project::ProjectKeys;
 use crate::agents::terms::{RequestSizes, TurnTerms, extraordinary};
@@ -128,7 +128,7 @@ struct RolloutEvent {
     ts: Vec<u8>,
     is_error: bool,
     is_settled_error: bool,
-    measures: Option<(usize, String)>,
+    measures: Option<(usize, HexDigits)>,
     agent: Option<Vec<u8>>,
 }
 

@@ -352,7 +352,7 @@ fn tail_of(path: &Path, end: u64) -> Result<Vec<u8>, AgentsError> {
             count => filled += count,
         }
     }
-    Ok(measure::hash16(&bytes[..filled]).into_bytes())
+    Ok(measure::hash16(&bytes[..filled]).to_vec())
 }
 
 /// The offset of the cursor, if the cursor belongs to this file.
@@ -367,14 +367,13 @@ fn offset_of_cursor(cursor: Value<'_>, stat: &Stat) -> Option<u64> {
 /// The cursor with another time.
 fn touched_cursor(cursor: Value<'_>, mtime_ms: f64) -> Vec<u8> {
     let mut text = RecordText::default();
-    for (key, value) in cursor.members() {
-        let key = key.to_utf8_lossy();
-        if key == "mtimeMs" {
-            text.number(&key, mtime_ms);
-        } else {
-            text.value(&key, value);
+    text.members_of(cursor, |text, key| {
+        let is_time = key == b"mtimeMs";
+        if is_time {
+            text.number("mtimeMs", mtime_ms);
         }
-    }
+        is_time
+    });
     text.finish()
 }
 

@@ -98,9 +98,7 @@ impl Chat {
         let id = js::any_text(message, "id").unwrap_or_default().to_vec();
         let known = self.place_of.get(&id).copied().filter(|_| !id.is_empty());
         let mut text = RecordText::default();
-        for (key, value) in message.members() {
-            text.value(&key.to_utf8_lossy(), value);
-        }
+        text.members_of(message, |_, _| false);
         let Some(at) = known else {
             self.place_of.insert(id.clone(), self.messages.len());
             self.messages.push(ChatMessage { id, text: text.finish(), place, is_gone: false });
@@ -108,12 +106,7 @@ impl Chat {
         };
         let mut document = Document::default();
         if let Ok(before) = document.parse(&self.messages[at].text) {
-            for (key, value) in before.members() {
-                let key = key.to_utf8_lossy();
-                if message.get(&key).is_none() {
-                    text.value(&key, value);
-                }
-            }
+            text.members_of(before, |_, key| message.get(&js::to_utf8(key)).is_some());
         }
         let text = text.finish();
         self.messages[at].text = text;

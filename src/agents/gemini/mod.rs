@@ -339,12 +339,14 @@ impl Writer<'_> {
                     let detail = format!("has no count of {}", invalid.join(", "));
                     leave_out(&parsed, Reason::InvalidCount, &detail, gathered);
                 }
-                gathered.turns.push(PassRecord::with(self.turn(&parsed, &part, index, &prompt), owner));
+                let turn = self.turn(&parsed, &part, index, &prompt);
+                gathered.turns.push(PassRecord { owner, ..PassRecord::kept(&mut gathered.texts, &turn) });
                 gathered.read_turns += 1;
                 gathered.calls += (parsed.calls.len() - part.first_call) as u64;
             }
             if is_new && let Some(record) = self.user_turn(before.as_ref(), &asked, &parsed) {
-                gathered.user_turns.push(PassRecord::with(record, owner));
+                let record = PassRecord { owner, ..PassRecord::kept(&mut gathered.texts, &record) };
+                gathered.user_turns.push(record);
             }
             if has_more && self.pass.options.content == ContentMode::Full {
                 let from = gathered.content.len();
@@ -356,7 +358,8 @@ impl Writer<'_> {
                 let call_index = call_counts.entry(call.call.id.clone()).or_default();
                 if has_more {
                     let event = self.event(&parsed, call, status, *call_index, next_event);
-                    gathered.tool_result_events.push(PassRecord::with(event, owner));
+                    let event = PassRecord { owner, ..PassRecord::kept(&mut gathered.texts, &event) };
+                    gathered.tool_result_events.push(event);
                 }
                 *call_index += 1;
                 next_event += 1;
@@ -375,7 +378,7 @@ impl Writer<'_> {
             record.text("ts", &compaction.ts);
             record.text("precedingMessageId", &compaction.preceding);
             record.number("tokensBeforeCompact", compaction.cached);
-            gathered.compactions.push(record.finish().into());
+            gathered.compactions.push(PassRecord::kept(&mut gathered.texts, &record.finish()));
         }
     }
 
@@ -385,7 +388,7 @@ impl Writer<'_> {
         root.text("sessionId", &chat.session);
         root.text("relationshipType", b"root");
         root.maybe_text("ts", chat.started.as_deref());
-        gathered.relationships.push(root.finish().into());
+        gathered.relationships.push(PassRecord::kept(&mut gathered.texts, &root.finish()));
         if let Some(parent) = &self.parent {
             let mut row = RecordText::of(SOURCE);
             row.text("sessionId", &chat.session);
@@ -393,7 +396,7 @@ impl Writer<'_> {
             row.text("agentId", &chat.session);
             row.text("relatedSessionId", parent);
             row.maybe_text("ts", chat.started.as_deref());
-            gathered.relationships.push(row.finish().into());
+            gathered.relationships.push(PassRecord::kept(&mut gathered.texts, &row.finish()));
         }
     }
 
@@ -514,7 +517,7 @@ impl Writer<'_> {
             if !text.is_empty() {
                 let mut record = of(message, role, kind);
                 record.text("text", text);
-                gathered.content.push(record.finish().into());
+                gathered.content.push(PassRecord::kept(&mut gathered.texts, &record.finish()));
             }
         };
         for prompt in asked.iter().filter(|prompt| !prompt.id.is_empty()) {
@@ -529,7 +532,7 @@ impl Writer<'_> {
             use_.raw("input", &call.input);
             let mut record = of(message, "assistant", "tool_use");
             record.raw("toolUse", &use_.finish());
-            gathered.content.push(record.finish().into());
+            gathered.content.push(PassRecord::kept(&mut gathered.texts, &record.finish()));
             if call.status.is_none() {
                 continue;
             }
@@ -540,7 +543,7 @@ impl Writer<'_> {
             result.flag_if("isError", call.call.is_error);
             let mut record = of(message, "tool_result", "tool_result");
             record.raw("toolResult", &result.finish());
-            gathered.content.push(record.finish().into());
+            gathered.content.push(PassRecord::kept(&mut gathered.texts, &record.finish()));
         }
     }
 }

@@ -106,7 +106,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     }
     let mut sessions = RecordText::default();
     for (id, digest) in &digests {
-        sessions.text(&js::to_utf8(id), digest);
+        sessions.member(id, |out| write_js_string(digest, out));
     }
     let mut side = RecordText::default();
     side.text("stamp", stamp.as_bytes());
@@ -114,7 +114,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     side.raw("sessions", &sessions.finish());
     let mut noted = RecordText::default();
     for (id, cost) in costs.iter().filter(|(_, cost)| **cost > 0.0) {
-        noted.number(&js::to_utf8(id), *cost);
+        noted.member(id, |out| js::write_number(*cost, out));
     }
     side.raw("costs", &noted.finish());
     side.number("reportedUsd", costs.values().sum());
@@ -343,16 +343,11 @@ impl Database {
 }
 
 /// The text of an object with further members before its own. Its own members override them.
-fn with_members(data: &[u8], members: &[(&str, &[u8])]) -> Option<Vec<u8>> {
+fn with_members(data: &[u8], members: &[(&'static str, &[u8])]) -> Option<Vec<u8>> {
     let mut document = Document::default();
     let value = document.parse(data).ok().filter(|value| value.kind() == Kind::Object)?;
     let mut text = RecordText::default();
-    for (key, value) in value.members() {
-        let key = key.to_utf8_lossy();
-        if !members.iter().any(|(name, _)| *name == key) {
-            text.value(&key, value);
-        }
-    }
+    text.members_of(value, |_, key| members.iter().any(|(name, _)| name.as_bytes() == key));
     for (key, value) in members {
         text.text(key, value);
     }
@@ -369,12 +364,10 @@ fn second_generation(session: &[u8], stored: &Stored) -> Result<SessionMessage, 
     let mut document = Document::default();
     let data = document.parse(&stored.data).map_err(|_| Reason::Malformed)?;
     let mut text = RecordText::default();
-    for (key, value) in data.members() {
-        let key = key.to_utf8_lossy();
-        if !["id", "sessionID", "role", "modelID", "providerID", "content", "model"].contains(&&*key) {
-            text.value(&key, value);
-        }
-    }
+    text.members_of(data, |_, key| {
+        let replaced = ["id", "sessionID", "role", "modelID", "providerID", "content", "model"];
+        replaced.iter().any(|name| name.as_bytes() == key)
+    });
     text.text("id", &stored.id);
     text.text("sessionID", session);
     text.text("role", role);
@@ -409,35 +402,23 @@ fn content_part(entry: Value<'_>, is_synthetic: bool) -> Part {
             part => part,
         };
     }
-    let mut text = b"{\"type\":\"tool\"".to_vec();
-    let mut add = |key: &str, value: Value<'_>| {
-        text.push(b',');
-        write_js_string(key.as_bytes(), &mut text);
-        text.push(b':');
-        js::write_value(value, js::KeyOrder::AsParsed, &mut text);
-    };
+    let mut text = RecordText::default();
+    text.text("type", b"tool");
     for (key, others) in [("callID", ["callID", "id"]), ("tool", ["tool", "name"])] {
         if let Some(value) = others.iter().find_map(|other| entry.get(other)) {
-            add(key, value);
+            text.value(key, value);
         }
     }
     if let Some(state) = entry.get("state") {
         let mut with_output = RecordText::default();
-        for (key, value) in state.members() {
-            with_output.value(&key.to_utf8_lossy(), value);
-        }
+        with_output.members_of(state, |_, _| false);
         if state.get("output").is_none()
             && let Some(content) = state.get("content")
         {
             with_output.value("output", content);
         }
-        let mut document = Document::default();
-        let state_text = with_output.finish();
-        if let Ok(state) = document.parse(&state_text) {
-            add("state", state);
-        }
+        text.raw("state", &with_output.finish());
     }
-    text.push(b'}');
     let mut document = Document::default();
-    document.parse(&text).map_or(Part::Other, |value| Part::of(value, false))
+    document.parse(&text.finish()).map_or(Part::Other, |value| Part::of(value, false))
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use crate::agents::calls::args_hash;
 use crate::agents::fidelity::{Coverage, Usage, beyond};
 use crate::agents::js;
-use crate::agents::measure;
+use crate::agents::measure::{self, HexDigits};
 use crate::scan::json::{Kind, Value, write_js_number};
 
 /// Versions from which OpenCode's output excludes reasoning for OpenAI's models. The exact version of the change is not
@@ -103,7 +103,7 @@ pub(in crate::agents) struct Tool {
     part: Option<Vec<u8>>,
     call: Option<Vec<u8>>,
     name: Option<Vec<u8>>,
-    args_hash: String,
+    args_hash: HexDigits,
     target: Option<Vec<u8>>,
     skill: Option<Vec<u8>>,
     has_failed: bool,

@@ -73,7 +73,7 @@ impl StreamState {
         if !self.emitted.next_numbers.is_empty() {
             let mut numbers = RecordText::default();
             for (session, next) in &self.emitted.next_numbers {
-                numbers.count(&js::to_utf8(session), *next);
+                numbers.member(session, |out| js::write_number(*next as f64, out));
             }
             cursor.raw("nextToolEventIndexBySession", &numbers.finish());
         }

@@ -3,7 +3,7 @@
 //! Guarantees: one append writes the records of a log with their stamps; a cursor moves only after its records are in
 //! the ledger.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::*;
 use crate::agents::claude::CARRIED;
@@ -18,11 +18,11 @@ struct Filling {
     batch: Batch,
     /// The kind of each line of the batch, by its number; none for a stamp.
     kinds: Vec<Option<RecordKind>>,
-    /// The log's line of each line of the batch, by its number: an index of `lines`.
-    line_of: Vec<Option<usize>>,
-    lines: MadeLines,
-    /// The results of the batch by their keys, each with the index of its line in `lines`.
-    seen_results: FxHashMap<u64, usize>,
+    /// The log's line of each line of the batch, by its number.
+    line_of: Vec<Option<MadeLine>>,
+    unwritten: UnwrittenLines,
+    /// The results of the batch by their keys, each with its line.
+    seen_results: FxHashMap<u64, MadeLine>,
     /// The number of content records.
     content: u64,
     /// Pending stamps of `burn run`, claimed for this batch.
@@ -39,61 +39,62 @@ struct Filling {
 
 impl Filling {
     /// Whether another line of the batch has the same result. One line may have a result twice.
-    fn is_repeated(&mut self, line: Option<usize>, result: Option<ResultNote>) -> bool {
+    fn is_repeated(&mut self, line: Option<MadeLine>, result: Option<ResultNote>) -> bool {
         let (Some(line), Some(key)) = (line, result.and_then(ResultNote::key)) else { return false };
         *self.seen_results.entry(key).or_insert(line) != line
     }
 
     /// Notes the kind of a pushed record and its line.
-    fn add_kind(&mut self, kind: RecordKind, line: Option<usize>) {
+    fn add_kind(&mut self, kind: RecordKind, line: Option<MadeLine>) {
         self.kinds.push(Some(kind));
         self.line_of.resize(self.kinds.len() - 1, None);
         self.line_of.push(line);
     }
 }
 
-/// The lines of logs that made records, as far as readers tell, and whether one of their records is written.
+/// A line of a log that made records: the log by its index in the queue, the offset and the length of the line in bytes.
+type MadeLine = (usize, u64, u64);
+
+/// The lines that made records of which some are not written.
 #[derive(Default)]
-struct MadeLines {
-    lines: Vec<MadeLine>,
-    places: FxHashMap<(usize, u64), usize>,
+struct UnwrittenLines {
+    /// The lines in the order of the logs, each with the reason.
+    lines: BTreeMap<MadeLine, Reason>,
+    /// Those of which a record is refused. The refusal names the line.
+    refused: HashSet<MadeLine>,
 }
 
-struct MadeLine {
-    /// The log, by its index in the queue.
-    queued: usize,
-    place: (u64, u64),
-    /// Why no record is written, so far; none once a record is written.
-    unwritten: Option<Reason>,
-}
-
-impl MadeLines {
-    /// The index of the line that made a record.
-    fn index_of(&mut self, queued: usize, record: &PassRecord) -> Option<usize> {
-        let place = record.line?;
-        Some(*self.places.entry((queued, place.0)).or_insert_with(|| {
-            self.lines.push(MadeLine { queued, place, unwritten: Some(Reason::Duplicate) });
-            self.lines.len() - 1
-        }))
+impl UnwrittenLines {
+    /// Adds a line with a record that is not written.
+    fn add(&mut self, line: MadeLine, reason: Reason) {
+        let known = self.lines.entry(line).or_insert(reason);
+        if reason == Reason::Replay {
+            *known = reason;
+        }
     }
 
-    fn set_reason(&mut self, index: usize, reason: Reason) {
-        if let Some(unwritten) = &mut self.lines[index].unwritten {
-            *unwritten = reason;
+    /// Removes the lines that are named already, and those of which a record is written.
+    fn keep_unnamed(&mut self, written: impl Iterator<Item = MadeLine>) {
+        if self.lines.is_empty() {
+            return;
+        }
+        for line in self.refused.drain().chain(written) {
+            self.lines.remove(&line);
         }
     }
 }
 
-/// A record that is pushed, with its notes and its line as an index of [`Filling::lines`].
+/// A record that is pushed, with its notes and its line.
 struct NotedRecord<'r> {
     /// The index of its log in the queue.
     log: usize,
     kind: RecordKind,
     record: &'r PassRecord,
+    text: &'r [u8],
     notes: RecordNotes,
     /// The parsed text, unless the reader has made the notes.
     root: Option<Value<'r>>,
-    line: Option<usize>,
+    line: Option<MadeLine>,
 }
 
 impl Run<'_> {
@@ -164,7 +165,7 @@ impl Run<'_> {
             },
             kinds: Vec::new(),
             line_of: Vec::new(),
-            lines: MadeLines::default(),
+            unwritten: UnwrittenLines::default(),
             seen_results: FxHashMap::default(),
             content: 0,
             claims: Vec::new(),
@@ -183,18 +184,16 @@ impl Run<'_> {
             self.observer
                 .note(&format!("[burn] skipping content records with unsafe sessionId: {session:?}"));
         }
-        let (mut lines, lost) = self.write_batch(filling, tally)?;
+        let (unwritten, lost) = self.write_batch(filling, tally)?;
         for number in lost {
             queue[number].gathered.side = None;
         }
-        lines.sort_unstable_by_key(|line| (line.queued, line.place.0));
-        for line in lines {
-            let Some(reason) = line.unwritten.filter(|_| !as_reference) else { continue };
+        for ((number, offset, len_bytes), reason) in unwritten.lines.into_iter().filter(|_| !as_reference) {
             let detail = || match reason {
                 Reason::Replay => "its records are known from another session or from a hook".to_owned(),
                 _ => "the ledger has its records already".to_owned(),
             };
-            self.leave_out(&queue[line.queued], line.place, tally, reason, detail)?;
+            self.leave_out(&queue[number], (offset, len_bytes), tally, reason, detail)?;
         }
         Ok(())
     }
@@ -238,7 +237,7 @@ impl Run<'_> {
         let mut document = Document::default();
         for stamp in &gathered.stamps {
             let before = filling.batch.entry_count();
-            match filling.batch.push_stamp(&stamp.text) {
+            match filling.batch.push_stamp(gathered.text_of(stamp)) {
                 Ok(()) => {
                     filling.kinds.push(None);
                     let rows = filling.batch.entry_count() - before - 1;
@@ -256,26 +255,27 @@ impl Run<'_> {
             (Some(RecordKind::UserTurn), &gathered.user_turns),
         ] {
             for record in records {
+                let text = gathered.text_of(record);
                 if record.other_id.is_some_and(|id| filling.other_ids.contains(&id)) {
                     *tally.left_out.entry(Reason::Duplicate.as_str()).or_default() += 1;
                     continue;
                 }
                 match kind {
-                    None if filter.is_dropped(record) || filter.is_copied_content(self, record) => {
+                    None if filter.is_dropped(record) || filter.is_copied_content(self, record, text) => {
                         self.is_replay(queued, record, None, tally, filling)?;
                     }
-                    None => self.push_content(queued, record, tally, filling)?,
+                    None => self.push_content(queued, record, text, tally, filling)?,
                     Some(kind) => {
                         let (notes, root) = match record.notes {
                             Some(notes) => (notes, None),
-                            None => match document.parse(trim_js(&record.text)) {
+                            None => match document.parse(trim_js(text)) {
                                 Ok(root) => (RecordNotes::of(kind, root), Some(root)),
                                 // The batch says what is wrong with the text.
                                 Err(_) => (RecordNotes::default(), None),
                             },
                         };
-                        let line = filling.lines.index_of(number, record);
-                        let noted = NotedRecord { log: number, kind, record, notes, root, line };
+                        let line = record.line.map(|(offset, len_bytes)| (number, offset, len_bytes));
+                        let noted = NotedRecord { log: number, kind, record, text, notes, root, line };
                         self.push_record(queued, &noted, &mut filter, tally, filling)?;
                     }
                 }
@@ -288,14 +288,15 @@ impl Run<'_> {
         &mut self,
         queued: &Queued,
         record: &PassRecord,
+        text: &[u8],
         tally: &mut AgentReport,
         filling: &mut Filling,
     ) -> Result<(), AgentsError> {
         let skipped = filling.batch.skipped_sessions_count();
         let pushed = match record.row {
             // Another program has printed the record.
-            Some(_) => filling.batch.push_content(&record.text),
-            None => filling.batch.push_printed_content(&record.text),
+            Some(_) => filling.batch.push_content(text),
+            None => filling.batch.push_printed_content(text),
         };
         if let Err(refusal) = pushed {
             return self.refused(queued, record, &refusal.reason, tally);
@@ -318,7 +319,7 @@ impl Run<'_> {
         tally: &mut AgentReport,
         filling: &mut Filling,
     ) -> Result<(), AgentsError> {
-        let NotedRecord { log, kind, record, notes, root, line } = *noted;
+        let NotedRecord { log, kind, record, notes, root, line, .. } = *noted;
         let learns = !self.options.as_reference;
         if learns {
             filter.look_at_turn(self, record, notes.turn);
@@ -328,6 +329,7 @@ impl Run<'_> {
             return self.is_replay(queued, record, line, tally, filling);
         };
         if learns && filling.is_repeated(line, notes.result) {
+            line.into_iter().for_each(|line| filling.unwritten.add(line, Reason::Duplicate));
             return Ok(());
         }
         if kind == RecordKind::Turn {
@@ -343,8 +345,7 @@ impl Run<'_> {
         };
         if let Err(refusal) = pushed {
             if let Some(line) = line {
-                // The refusal names the line.
-                filling.lines.lines[line].unwritten = None;
+                filling.unwritten.refused.insert(line);
             }
             return self.refused(queued, record, &refusal.reason, tally);
         }
@@ -377,7 +378,7 @@ impl Run<'_> {
         &mut self,
         queued: &Queued,
         record: &PassRecord,
-        line: Option<usize>,
+        line: Option<MadeLine>,
         tally: &mut AgentReport,
         filling: &mut Filling,
     ) -> Result<(), AgentsError> {
@@ -385,7 +386,7 @@ impl Run<'_> {
             (Some(row), _) => {
                 self.leave_out(queued, (0, 0), tally, Reason::Replay, || row_name(row))?;
             }
-            (None, Some(line)) => filling.lines.set_reason(line, Reason::Replay),
+            (None, Some(line)) => filling.unwritten.add(line, Reason::Replay),
             // Content is named with the other records of its line.
             (None, None) if record.line.is_some() => {}
             (None, None) => *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1,
@@ -460,15 +461,15 @@ impl Run<'_> {
         self.left_out(&queued.path, left_out, tally)
     }
 
-    /// Appends a filled batch and counts what was written. Returns the lines that made records, and the logs in the queue whose
+    /// Appends a filled batch and counts what was written. Returns the lines without a written record, and the logs in the queue whose
     /// notes must not be saved: another run has written one of their turns at the same time, perhaps with other counts, and the
     /// note would call the counts of this run written. Without it, the next run takes the turn from the ledger.
     fn write_batch(
         &mut self,
         filling: Filling,
         tally: &mut AgentReport,
-    ) -> Result<(Vec<MadeLine>, Vec<usize>), AgentsError> {
-        let Filling { batch, kinds, line_of, mut lines, content, claims, turns, events, .. } = filling;
+    ) -> Result<(UnwrittenLines, Vec<usize>), AgentsError> {
+        let Filling { batch, kinds, line_of, mut unwritten, content, claims, turns, events, .. } = filling;
         let content = content - batch.skipped().min(content);
         let mut written = WrittenLines::default();
         let ledger = Ledger::new(self.ingest.home.clone()).with_interrupt(self.interrupt);
@@ -501,16 +502,20 @@ impl Run<'_> {
             if let Some(Some(kind)) = kinds.get(*number as usize) {
                 *tally.appended.of(*kind) += 1;
             }
-            if let Some(Some(line)) = line_of.get(*number as usize) {
-                lines.lines[*line].unwritten = None;
-            }
         }
+        let line_of = |number: u32| line_of.get(number as usize).copied().flatten();
+        if written.len() < kinds.len() {
+            let there: FxHashSet<u32> = written.iter().copied().collect();
+            let missing = (0..kinds.len() as u32).filter(|number| !there.contains(number));
+            missing.filter_map(line_of).for_each(|line| unwritten.add(line, Reason::Duplicate));
+        }
+        unwritten.keep_unnamed(written.iter().copied().filter_map(line_of));
         let duplicates = appended.duplicates;
         let duplicate_lines = kinds.len() as u64 - (written.len() as u64).min(kinds.len() as u64);
         tally.duplicates += duplicates;
         tally.appended.content += content - duplicates.saturating_sub(duplicate_lines).min(content);
         let is_lost = |(number, _): &(u32, usize)| self.is_shared && !written.contains(number);
-        Ok((lines.lines, turns.into_iter().filter(is_lost).map(|(_, queued)| queued).collect()))
+        Ok((unwritten, turns.into_iter().filter(is_lost).map(|(_, queued)| queued).collect()))
     }
 
     /// Claims the pending stamp of a session.
@@ -544,11 +549,11 @@ fn is_certain(queued: &Queued, turn: TurnNote) -> bool {
 }
 
 /// The note with one more member.
-fn with_member(note: &[u8], key: &str, json: &[u8]) -> Vec<u8> {
+fn with_member(note: &[u8], key: &'static str, json: &[u8]) -> Vec<u8> {
     let mut document = Document::default();
     let mut with = RecordText::default();
-    for (key, value) in document.parse(note).into_iter().flat_map(Value::members) {
-        with.value(&key.to_utf8_lossy(), value);
+    if let Ok(note) = document.parse(note) {
+        with.members_of(note, |_, _| false);
     }
     with.raw(key, json);
     with.finish()
@@ -571,7 +576,7 @@ struct RecordFilter {
 
 /// The highest number among the events of a pass.
 fn last_number(gathered: &Gathered) -> f64 {
-    let number = |event: &PassRecord| with_record(&event.text, |event| js::number(event, "eventIndex"));
+    let number = |event| with_record(gathered.text_of(event), |event| js::number(event, "eventIndex"));
     gathered.tool_result_events.iter().filter_map(number).flatten().fold(-1.0, f64::max)
 }
 
@@ -595,29 +600,28 @@ impl RecordFilter {
         is_without_owner && line.is_some_and(|line| run.ingest.known.is_user_line_of_another(line))
     }
 
-    fn is_copied_content(&self, run: &Run<'_>, record: &PassRecord) -> bool {
+    fn is_copied_content(&self, run: &Run<'_>, record: &PassRecord, text: &[u8]) -> bool {
         let is_without_owner = self.is_of_claude && record.owner.is_none();
         let is_copied = |root: Value<'_>| match js::any_text(root, "role") {
             Some(b"assistant") => TurnNote::of(root).is_some_and(|turn| run.ingest.known.is_of_another(turn)),
             _ => self.is_copied(run, record, LineNote::of(root, "messageId")),
         };
-        is_without_owner && with_record(&record.text, is_copied) == Some(true)
+        is_without_owner && with_record(text, is_copied) == Some(true)
     }
 
     /// The text of a record to write; none if the record repeats a known message or result.
     fn passes<'t>(
         &mut self,
         run: &mut Run<'_>,
-        &NotedRecord { kind, record, notes, .. }: &NotedRecord<'t>,
+        &NotedRecord { kind, record, text, notes, .. }: &NotedRecord<'t>,
         gathered: &Gathered,
     ) -> Result<Option<Cow<'t, [u8]>>, AgentsError> {
         let is_reference = run.options.as_reference;
         if self.is_dropped(record) || self.is_copied(run, record, notes.line) {
             return Ok(None);
         }
-        let text = Cow::Borrowed(&record.text[..]);
         if kind != RecordKind::ToolResultEvent || is_reference && !self.is_hook {
-            return Ok(Some(text));
+            return Ok(Some(Cow::Borrowed(text)));
         }
         let known = &run.ingest.known;
         let import = &mut run.import;
@@ -631,13 +635,13 @@ impl RecordFilter {
                 || known.is_hooked(event.session)
                 || import.as_ref().is_some_and(|import| import.hooked.contains(&event.session))
         });
-        let mut passed = Some(text);
+        let mut passed = Some(Cow::Borrowed(text));
         if is_hooked {
             // The numbers of an import go on from one event to the next.
             let goes_on = import.is_some();
             let all = import.as_mut().map_or(&mut self.numbers, |import| &mut import.numbers);
             let (look, is_hook) = (hook::Look { known, home: &run.ingest.home }, self.is_hook);
-            let renumbered = with_record(&record.text, |event| {
+            let renumbered = with_record(text, |event| {
                 let session = js::any_text(event, "sessionId").unwrap_or_default();
                 let numbers = all.entry(session.to_vec()).or_insert_with(|| {
                     let mut numbers = hook::Numbers::of(known, session);

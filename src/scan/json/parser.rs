@@ -279,18 +279,20 @@ impl Parser<'_> {
         if count < 2 {
             return;
         }
-        let mut pairwise: [&[u8]; PAIRWISE_KEYS] = [&[]; PAIRWISE_KEYS];
-        let mut may_repeat = count > PAIRWISE_KEYS;
-        let mut has_index = false;
+        // A bit for each sum of a key's length and two of its bytes. Keys are compared only if they share a bit.
+        let (mut seen, mut has_index, mut repeats) = (0_u64, false, count > PAIRWISE_KEYS);
         for (place, key) in document.keys(object).enumerate() {
             let key = document.string_bytes(line, key);
             has_index |= is_array_index_key(key).is_some();
-            if !may_repeat {
-                may_repeat = pairwise[..place].contains(&key);
-                pairwise[place] = key;
+            let byte = |at: usize| key.get(at).map_or(0, |byte| usize::from(*byte));
+            let bit = 1 << ((key.len() * 7 + byte(0) * 3 + byte(key.len().wrapping_sub(1))) % 64);
+            if seen & bit != 0 && !repeats {
+                let mut before = document.keys(object).take(place);
+                repeats = before.any(|other| document.string_bytes(line, other) == key);
             }
+            seen |= bit;
         }
-        if may_repeat {
+        if repeats {
             document.join_equal_keys(line, object);
         }
         if has_index {

@@ -56,13 +56,26 @@ pub fn is_array_index_key(key: &[u8]) -> Option<u32> {
     }
 }
 
+/// How a lone surrogate begins in WTF-8. Some characters begin likewise.
+pub(super) const SURROGATE_LEAD: u8 = 0xED;
+
 /// How many bytes come before the first byte that a JSON string must escape: `"`, `\` or a byte below 0x20.
 pub(super) fn plain_len_bytes(bytes: &[u8]) -> usize {
+    len_bytes_before::<false>(bytes)
+}
+
+/// How many bytes come before the first byte that a JSON string must escape, or with which a lone surrogate may begin.
+pub(super) fn printable_len_bytes(bytes: &[u8]) -> usize {
+    len_bytes_before::<true>(bytes)
+}
+
+fn len_bytes_before<const LEADS: bool>(bytes: &[u8]) -> usize {
     // Most strings are short; long ones are compared sixteen bytes at a time after their beginning.
-    if let Some(found) = special_in_words(&bytes[..bytes.len().min(32)]) {
+    if let Some(found) = special_in_words::<LEADS>(&bytes[..bytes.len().min(32)]) {
         return found;
     }
-    let is_special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    let is_special =
+        |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\') | (LEADS && *byte == SURROGATE_LEAD);
     let mut at = bytes.len().min(32);
     while let Some(chunk) = bytes[at..].first_chunk::<64>() {
         if chunk.iter().fold(false, |found, byte| found | is_special(byte)) {
@@ -70,11 +83,11 @@ pub(super) fn plain_len_bytes(bytes: &[u8]) -> usize {
         }
         at += 64;
     }
-    at + special_in_words(&bytes[at..]).unwrap_or(bytes.len() - at)
+    at + special_in_words::<LEADS>(&bytes[at..]).unwrap_or(bytes.len() - at)
 }
 
-/// Where the first byte is that a JSON string must escape.
-fn special_in_words(bytes: &[u8]) -> Option<usize> {
+/// Where the first byte is that [`len_bytes_before`] looks for.
+fn special_in_words<const LEADS: bool>(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut at = 0;
@@ -83,7 +96,10 @@ fn special_in_words(bytes: &[u8]) -> Option<usize> {
         let word = u64::from_le_bytes(*chunk);
         let quote = word ^ (ONES * b'"' as u64);
         let backslash = word ^ (ONES * b'\\' as u64);
-        let flags = (word.wrapping_sub(ONES * 0x20) & !word)
+        let lead = word ^ (ONES * u64::from(SURROGATE_LEAD));
+        let leads = if LEADS { lead.wrapping_sub(ONES) & !lead } else { 0 };
+        let flags = leads
+            | (word.wrapping_sub(ONES * 0x20) & !word)
             | (quote.wrapping_sub(ONES) & !quote)
             | (backslash.wrapping_sub(ONES) & !backslash);
         if flags & HIGHS != 0 {
@@ -91,7 +107,9 @@ fn special_in_words(bytes: &[u8]) -> Option<usize> {
         }
         at += 8;
     }
-    let special = bytes[at..].iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'));
+    let is_special =
+        |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\') || LEADS && *byte == SURROGATE_LEAD;
+    let special = bytes[at..].iter().position(is_special);
     special.map(|found| at + found)
 }
 

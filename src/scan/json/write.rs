@@ -1,6 +1,6 @@
 //! Writes strings and numbers as `JSON.stringify` does. Touches nothing but the output buffer.
 
-use super::text::plain_len_bytes;
+use super::text::{SURROGATE_LEAD, printable_len_bytes};
 
 /// Appends a string in quotes as `JSON.stringify` prints it: `"`, `\` and everything below U+0020 escaped, a lone surrogate as
 /// `\udxxx`, all else unchanged.
@@ -10,15 +10,10 @@ pub fn write_js_string(wtf8: &[u8], out: &mut Vec<u8>) {
     // Most texts have few escapes.
     out.reserve(wtf8.len() + wtf8.len() / 16 + 2);
     out.push(b'"');
-    let may_have_surrogates = memchr::memchr(0xED, wtf8).is_some();
     let mut rest = wtf8;
     loop {
-        let (plain, special) = rest.split_at(plain_len_bytes(rest));
-        if may_have_surrogates {
-            write_plain(plain, out);
-        } else {
-            out.extend_from_slice(plain);
-        }
+        let (plain, special) = rest.split_at(printable_len_bytes(rest));
+        out.extend_from_slice(plain);
         let [byte, behind @ ..] = special else { break };
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
@@ -28,29 +23,22 @@ pub fn write_js_string(wtf8: &[u8], out: &mut Vec<u8>) {
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
+            &SURROGATE_LEAD => {
+                if let [middle @ 0xA0..=0xBF, last, after @ ..] = behind {
+                    write_unicode_escape(
+                        0xD000 | u16::from(middle & 0x3F) << 6 | u16::from(last & 0x3F),
+                        out,
+                    );
+                    rest = after;
+                    continue;
+                }
+                out.push(SURROGATE_LEAD);
+            }
             control => write_unicode_escape(u16::from(*control), out),
         }
         rest = behind;
     }
     out.push(b'"');
-}
-
-/// Writes text in which only surrogates need an escape. A surrogate begins with 0xED and then 0xA0 or more.
-fn write_plain(mut text: &[u8], out: &mut Vec<u8>) {
-    while let Some(lead) = memchr::memchr(0xED, text) {
-        let (before, from_lead) = text.split_at(lead);
-        out.extend_from_slice(before);
-        let (character, behind) = from_lead.split_at(from_lead.len().min(3));
-        match character {
-            [_, middle @ 0xA0..=0xBF, last] => {
-                let unit = 0xD000 | u16::from(middle & 0x3F) << 6 | u16::from(last & 0x3F);
-                write_unicode_escape(unit, out);
-            }
-            _ => out.extend_from_slice(character),
-        }
-        text = behind;
-    }
-    out.extend_from_slice(text);
 }
 
 fn write_unicode_escape(unit: u16, out: &mut Vec<u8>) {

@@ -6,7 +6,7 @@ impl Piece<'_> {
     /// Adds the relationships of the lines before `end`.
     pub(super) fn add_relationships(
         &self,
-        agents: &[Option<Invocation>],
+        agents: &[Option<Rc<Invocation>>],
         from: u64,
         end: u64,
         state: &State,
@@ -29,7 +29,9 @@ impl Piece<'_> {
         if marker_is_before && let Some(target) = &state.evidence.marker {
             rows.marker(target.as_deref(), state.evidence.first_ts.as_deref(), &self.explicit);
         }
-        gathered.relationships.extend(rows.rows.into_iter().map(PassRecord::from));
+        for row in rows.rows {
+            gathered.relationships.push(PassRecord::kept(&mut gathered.texts, &row));
+        }
     }
 }
 
@@ -63,20 +65,20 @@ impl RelationshipRows<'_> {
         self.rows.push(record.finish());
     }
 
-    fn subagent(&mut self, message: &ClaudeMessage, agent: &Invocation) {
+    fn subagent(&mut self, message: &ClaudeMessage<'_>, agent: &Invocation) {
         let mut record = RecordText::of("native-claude");
-        record.raw("sessionId", message.session_json());
+        message.write_session("sessionId", &mut record);
         record.text("relationshipType", b"subagent");
         record.text("agentId", &agent.agent_id);
         match &agent.parent_agent_id {
             Some(parent) => record.text("relatedSessionId", parent),
-            None => record.raw("relatedSessionId", message.session_json()),
+            None => message.write_session("relatedSessionId", &mut record),
         }
         let tool = Some(&agent.parent_tool_use_id[..]).filter(|id| !id.is_empty());
         record.maybe_text("parentToolUseId", tool);
         record.maybe_text("subagentType", agent.subagent_type.as_deref());
         record.maybe_text("description", agent.description.as_deref());
-        record.maybe_text("ts", message.ts_text.as_deref());
+        record.maybe_text("ts", message.ts);
         record.maybe_text("sourceSessionId", self.foreign.as_deref());
         record.maybe_text("sourceVersion", self.version.as_deref());
         self.rows.push(record.finish());

@@ -11,7 +11,7 @@ use super::*;
 use crate::agents::claude::packed::{Packer, Unpacker};
 use crate::disk;
 
-const MAGIC: &[u8; 8] = b"BURNSTA2";
+const MAGIC: &[u8; 8] = b"BURNSTA3";
 const SUM_AT: usize = MAGIC.len();
 const PLACE_AT: usize = SUM_AT + 16;
 const BODY_AT: usize = PLACE_AT + 16;
@@ -164,7 +164,7 @@ mod tests {
         state.events = 301;
         state.prompt = Some(Arc::from(&b"p"[..]));
         state.branch = Some(b"main".to_vec());
-        let known = KnownMessage { cache_read: 0.5, ts: (*b"\"T\"").into(), session: None };
+        let known = KnownMessage { cache_read: 0.5, ts: (*b"T").into(), session: None };
         state.known.insert(b"m".to_vec(), known);
         state.side_messages = vec![key("u1"), key(uuid)];
         state.chains.insert(key("u1"), key(uuid));

@@ -243,7 +243,7 @@ impl Engine<'_> {
         record.flag_if("isError", event.is_error);
         if let Some((len, hash)) = &event.measures {
             record.count("contentLength", *len);
-            record.text("contentHash", hash.as_bytes());
+            record.text("contentHash", hash);
         }
         record.maybe_text("agentId", event.agent.as_deref());
         record.maybe_text("subagentSessionId", event.agent.as_deref());
@@ -260,7 +260,7 @@ impl Engine<'_> {
         cursor.number("offsetBytes", frozen.offset as f64);
         cursor.number("mtimeMs", mtime_ms);
         let mut counters = RecordText::default();
-        for (key, count) in ["input", "output", "cacheRead", "reasoning"].iter().zip(frozen.counters) {
+        for (key, count) in ["input", "output", "cacheRead", "reasoning"].into_iter().zip(frozen.counters) {
             counters.number(key, count);
         }
         cursor.raw("cumulative", &counters.finish());

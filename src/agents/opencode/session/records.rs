@@ -282,7 +282,7 @@ impl SessionHead {
             calls.push(ToolCall {
                 id: id.clone(),
                 name: name.clone(),
-                args_hash: tool.args_hash.clone(),
+                args_hash: tool.args_hash,
                 target: tool.target.clone(),
                 skill_name: tool.skill.clone(),
                 ..ToolCall::default()
