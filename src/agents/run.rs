@@ -7,10 +7,13 @@
 //! by their ids. Records are appended in the order of the logs, whatever the number of threads.
 
 mod append;
+mod hooks;
 mod meter;
+mod reading;
+mod unanswered;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -18,6 +21,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use self::meter::Meter;
+use self::unanswered::Unanswered;
 use super::claude::{Across, settled_note};
 use super::cursors::{Cursors, Side, is_ledger_lost, key_of};
 use super::hook::HookRecords;
@@ -50,25 +54,11 @@ use crate::scan::json::{Document, Value};
 
 /// How many bytes of records are gathered before they are appended.
 const FLUSH_BYTES: usize = 2 << 20;
-/// The greatest number of logs that are appended together.
-const FLUSH_LOGS: usize = 256;
 /// How long changed cursors wait to be saved.
 const SAVE_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// A hook does not read more of the ledger than this.
-const HOOK_BEHIND_MAX_BYTES: u64 = 16 << 20;
-/// A hook does not rewrite a file `ingest.known` that is longer than this.
-const HOOK_SAVE_MAX_BYTES: u64 = 8 << 20;
 /// States of readers that were unused for this long are deleted.
 const STATE_KEPT: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
-
-/// Sessions with tool calls but without any result.
-#[derive(Debug, Default)]
-struct Unanswered {
-    calls: BTreeMap<Vec<u8>, u64>,
-    healed: HashSet<Vec<u8>>,
-    warned: BTreeSet<Vec<u8>>,
-}
 
 /// Reads logs into the ledger of a home, run after run.
 #[derive(Debug)]
@@ -77,14 +67,6 @@ pub struct Ingest {
     options: IngestOptions,
     unanswered: HashMap<Agent, Unanswered>,
     known: Known,
-}
-
-/// The part of a log that was read so far.
-#[derive(Debug, Default)]
-struct Taken {
-    is_read: bool,
-    is_skipped: bool,
-    gave_turns: bool,
 }
 
 /// Records that wait to be appended.
@@ -182,75 +164,6 @@ impl Ingest {
         Ok(report)
     }
 
-    /// Handles a call of a hook of Claude Code: appends its event, then reads the log that it names.
-    ///
-    /// A failure is in the report and is no error, because a failing hook can stop its agent. If more than 16 MiB of
-    /// the ledger are not yet known, the hook does not read them, and the next run does.
-    pub fn hook(
-        &mut self,
-        call: &HookCall,
-        observer: &mut dyn IngestObserver,
-        interrupt: &Interrupt,
-    ) -> HookReport {
-        let mut report = HookReport::default();
-        let may_begin = settings::check_storage()
-            .and_then(|()| self.check_near())
-            .and_then(|()| self.forget_without_ledger(observer));
-        if let Err(error) = may_begin {
-            report.failures.push(error.to_string());
-            return report;
-        }
-        if let Err(error) = self.hook_event(call, interrupt) {
-            report.failures.push(format!("the hook's event is not written: {error}"));
-        }
-        let path = &call.transcript;
-        match disk::metadata_of_target(path) {
-            Err(error) if error.is_not_found() => {
-                observer.note(&format!("[burn] ingest: no transcript at {}", path.display()));
-            }
-            Err(error) => report.failures.push(error.to_string()),
-            Ok(found) if !found.is_file => {}
-            Ok(_) => match self.transcript(path.clone(), None, observer, interrupt) {
-                Ok((tally, skipped)) => {
-                    report.read_turns = tally.read_turns;
-                    report.failures.extend(skipped.into_iter().map(|skipped| skipped.error));
-                    if tally.read_turns > 0 {
-                        let turns = tally.read_turns;
-                        observer.note(&format!("[burn] ingested {turns} turns from {}", path.display()));
-                    }
-                }
-                Err(error) => report.failures.push(error.to_string()),
-            },
-        }
-        report
-    }
-
-    /// Appends a part of the log that a call names: reads until `until`, at least one message and about 1 MiB at most.
-    /// The next call goes on after this part.
-    ///
-    /// # Errors
-    /// When more than 16 MiB of the ledger are not yet known, because `burn ingest` reads them; when the log cannot be
-    /// read, or the ledger or the cursors cannot be written.
-    #[cfg(feature = "cli")]
-    pub(crate) fn import_part(
-        &mut self,
-        call: &HookCall,
-        until: Instant,
-        interrupt: &Interrupt,
-    ) -> Result<(), AgentsError> {
-        settings::check_storage()?;
-        self.check_near()?;
-        self.forget_without_ledger(&mut super::NoObserver)?;
-        // The entries are saved before the log is read, because the process may be ended while the log is read. Otherwise
-        // each part would begin with the same lines of the ledger.
-        self.known.catch_up(&self.home)?;
-        self.save_known_if_short()?;
-        if disk::metadata_of_target(&call.transcript)?.is_file {
-            self.transcript(call.transcript.clone(), Some(until), &mut super::NoObserver, interrupt)?;
-        }
-        Ok(())
-    }
-
     /// Forgets how far logs were read when the ledger with their records is gone, so that they are read from their beginning.
     pub(super) fn forget_without_ledger(&self, observer: &mut dyn IngestObserver) -> Result<(), AgentsError> {
         let may_forget = !self.options.check && !self.options.as_reference;
@@ -259,110 +172,6 @@ impl Ingest {
                 "[burn] ingest: {} is missing or empty, so all logs are read from their beginning",
                 self.home.ledger().display()
             ));
-        }
-        Ok(())
-    }
-
-    /// Fails if more than [`HOOK_BEHIND_MAX_BYTES`] of the ledger are not yet known.
-    fn check_near(&mut self) -> Result<(), AgentsError> {
-        let behind_bytes = self.known.behind_bytes(&self.home)?;
-        if self.options.as_reference || behind_bytes <= HOOK_BEHIND_MAX_BYTES {
-            return Ok(());
-        }
-        Err(AgentsError::Unusable {
-            path: self.home.ledger(),
-            reason: format!(
-                "{behind_bytes} bytes of it are too much to read for a hook; `burn ingest` reads them"
-            ),
-        })
-    }
-
-    fn hook_event(&mut self, call: &HookCall, interrupt: &Interrupt) -> Result<(), AgentsError> {
-        let HookRecords { session, relationship, event } = &call.records;
-        if relationship.is_none() && event.is_none() {
-            return Ok(());
-        }
-        let home = self.home.clone();
-        disk::create_dir_all(home.root())?;
-        with_lock_unless(&home.lock(LockName::Ledger), interrupt, |_| {
-            self.known.catch_up(&home)?;
-            let mut numbers = hook::Numbers::of(&self.known, session);
-            let look = hook::Look { known: &self.known, home: &home };
-            let event =
-                event.as_ref().and_then(|event| with_record(event, |event| numbers.number(look, event)));
-            let event = event.transpose()?;
-            let mut batch = Batch::new();
-            let records = [
-                (RecordKind::Relationship, relationship.clone()),
-                (RecordKind::ToolResultEvent, event.flatten()),
-            ];
-            for (kind, record) in records {
-                if let Some(record) = record {
-                    batch.push(kind, &record).map_err(|refusal| AgentsError::Unusable {
-                        path: PathBuf::from("the hook's payload"),
-                        reason: refusal.reason,
-                    })?;
-                }
-            }
-            let ledger = Ledger::new(home.clone()).with_interrupt(interrupt);
-            ledger.append(&batch, &AppendOptions::default())?;
-            Ok::<_, AgentsError>(())
-        })
-    }
-
-    /// Handles the kept calls of hooks. Their logs are read with the others.
-    fn take_kept_hooks(
-        &mut self,
-        observer: &mut dyn IngestObserver,
-        interrupt: &Interrupt,
-    ) -> Result<Vec<kept::Kept>, AgentsError> {
-        let kept = kept::kept(&self.home);
-        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-        kept.iter().for_each(|kept| *reasons.entry(&kept.reason).or_default() += 1);
-        for (reason, count) in reasons {
-            observer.note(&format!("[burn] a hook left to this run ({count} times): {reason}"));
-        }
-        for call in kept.iter().filter_map(|kept| kept.call.as_ref()) {
-            match self.hook_event(call, interrupt) {
-                // A call that the ledger refuses would be refused each time, so a note replaces it.
-                Err(AgentsError::Unusable { path, reason }) => {
-                    observer.note(&format!("[burn] ingest: {}: {reason}", path.display()));
-                }
-                told => told?,
-            }
-        }
-        Ok(kept)
-    }
-
-    /// Reads one log, to its end or until `part_until`.
-    fn transcript(
-        &mut self,
-        path: PathBuf,
-        part_until: Option<Instant>,
-        observer: &mut dyn IngestObserver,
-        interrupt: &Interrupt,
-    ) -> Result<(AgentReport, Vec<SkippedFile>), AgentsError> {
-        let root = path.parent().map(Path::to_owned).unwrap_or_default();
-        let candidate = Candidate { agent: Agent::Claude, path, root, extra: None };
-        let mut run = Run::new(self, observer, interrupt)?;
-        run.is_hook = true;
-        run.options.part_until = part_until;
-        let mut tally = AgentReport { agent: Agent::Claude.as_str(), ..AgentReport::default() };
-        let read = run.read_all(Agent::Claude, std::slice::from_ref(&candidate), &mut tally);
-        let read = read.and_then(|()| run.flush(&mut tally));
-        // The cursor of appended records is saved even after an error, so that the lines are not read again.
-        let saved = run.save();
-        read.and(saved)?;
-        run.warn(Agent::Claude);
-        let skipped = run.report.skipped_files;
-        self.save_known_if_short()?;
-        Ok((tally, skipped))
-    }
-
-    /// Saves the entries for the next run if rewriting their file takes little time.
-    fn save_known_if_short(&mut self) -> Result<(), AgentsError> {
-        if !self.options.as_reference && self.known.base_len_bytes() <= HOOK_SAVE_MAX_BYTES {
-            self.known.save(&self.home)?;
         }
         Ok(())
     }
@@ -547,178 +356,6 @@ impl<'r> Run<'r> {
         read
     }
 
-    /// Reads all logs, several at once, and queues their records in the order of the logs.
-    fn read_all(
-        &mut self,
-        agent: Agent,
-        candidates: &[Candidate],
-        tally: &mut AgentReport,
-    ) -> Result<(), AgentsError> {
-        if candidates.is_empty() {
-            return Ok(());
-        }
-        let options = self.options;
-        let projects = std::mem::replace(&mut self.projects, ProjectKeys::new(options.as_reference));
-        let reading = self.reading(agent, candidates, &options, &projects)?;
-        let threads = match self.ingest.options.threads {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            threads => threads,
-        };
-        let reading = &reading;
-        self.own_end = noted_ledger(agent, reading.prepared.as_ref()).map(|noted| noted.bytes);
-        self.is_shared = false;
-        // Most logs are as the last run has left them, and a look at them takes less time than giving them to a reader.
-        let (unchanged, changed): (Vec<&Candidate>, Vec<_>) =
-            candidates.iter().partition(|candidate| reading.is_unchanged(candidate));
-        tally.unchanged_files += unchanged.len() as u64;
-        let mut meter = Meter::new(agent, &changed, &reading.cursors);
-        // A reader returns piece after piece, because a log of any length must not be in memory as a whole. As many logs are
-        // read at once as there are permits, and each has a reader.
-        let result = std::thread::scope(|scope| {
-            let (jobs, waiting) = crossbeam_channel::unbounded::<(&Candidate, Sender<Handed>)>();
-            for _ in 0..threads.min(changed.len()) {
-                let waiting = waiting.clone();
-                let reader = std::thread::Builder::new().name("burn-ingest".into());
-                let started = reader.spawn_scoped(scope, move || {
-                    for (candidate, sender) in waiting {
-                        reading.read(candidate, &mut |handed| sender.send(handed).is_ok());
-                    }
-                });
-                if let Err(source) = started {
-                    let path = candidates[0].path.clone();
-                    return Err(WorkFailure::Work(AgentsError::Read { path, offset_bytes: 0, source }));
-                }
-            }
-            in_order(
-                Workers::Threads(1),
-                vec![(); threads.max(1)],
-                changed.iter().copied(),
-                || (),
-                |(), (), candidate, _| {
-                    let (sender, receiver) = crossbeam_channel::bounded(1);
-                    // The readers live as long as this channel.
-                    let _ = jobs.send((candidate, sender));
-                    Ok((candidate, receiver))
-                },
-                |(candidate, receiver)| {
-                    let mut taken = Taken::default();
-                    for handed in &receiver {
-                        if self.interrupt.is_requested() {
-                            return Err(AgentsError::Interrupted);
-                        }
-                        if let Handed::Piece(piece, _) = &handed {
-                            self.observer.progress(meter.read(piece.bytes_read));
-                        }
-                        self.take(candidate, handed, &mut taken, tally)?;
-                    }
-                    tally.read_files += u64::from(taken.is_read && !taken.is_skipped);
-                    tally.sessions += u64::from(taken.gave_turns);
-                    self.observer.progress(meter.log_is_done());
-                    Ok(ControlFlow::Continue(()))
-                },
-            )
-        });
-        self.noted = noted_ledger(agent, reading.prepared.as_ref());
-        self.projects = projects;
-        match result {
-            Ok(()) => Ok(()),
-            Err(WorkFailure::Work(error @ (AgentsError::Interrupted | AgentsError::Unnamed(_)))) => {
-                // The lines of the queued logs are named.
-                self.flush(tally)?;
-                Err(error)
-            }
-            Err(WorkFailure::Work(error)) => Err(error),
-            Err(WorkFailure::Panic { .. }) => Err(AgentsError::Panicked { path: PathBuf::from("the logs") }),
-        }
-    }
-
-    /// The data that readers need. Readers have copies of the cursors, because cursors change while logs are read; each
-    /// log changes only its own cursor.
-    fn reading<'c>(
-        &self,
-        agent: Agent,
-        candidates: &'c [Candidate],
-        options: &'c ReadOptions,
-        projects: &'c ProjectKeys,
-    ) -> Result<LogReading<'c>, AgentsError> {
-        let cursor_of = |candidate: &'c Candidate| {
-            let cursor = self.cursors.get(&candidate.path, agent.as_str())?;
-            Some((candidate.path.as_path(), cursor.to_vec()))
-        };
-        let side_of = |candidate: &'c Candidate| {
-            let note = self.side.get(&note_key(agent, &candidate.path))?;
-            Some((candidate.path.as_path(), note.to_vec()))
-        };
-        let mut reading = LogReading {
-            options,
-            projects,
-            cursors: candidates.iter().filter_map(cursor_of).collect(),
-            sides: candidates.iter().filter_map(side_of).collect(),
-            prepared: None,
-            state_dir: self.state_dir.clone(),
-            #[cfg(all(test, unix))]
-            faults: disk::faults::current(),
-        };
-        let common = Common {
-            options,
-            home: &self.ingest.home,
-            noted: self.side.noted(agent),
-            side: &|path| reading.sides.get(path).cloned(),
-        };
-        reading.prepared = prepare(agent, &common, candidates)?;
-        Ok(reading)
-    }
-
-    /// Adds the records of a piece to the queue.
-    fn take(
-        &mut self,
-        candidate: &Candidate,
-        handed: Handed,
-        taken: &mut Taken,
-        tally: &mut AgentReport,
-    ) -> Result<(), AgentsError> {
-        match handed {
-            Handed::Skipped(error) => {
-                self.observer.note(&format!("[burn] skipping {}: {error}", candidate.path.display()));
-                taken.is_skipped = true;
-                tally.skipped_files += 1;
-                self.report
-                    .skipped_files
-                    .push(SkippedFile { path: candidate.path.clone(), error: error.to_string() });
-                Ok(())
-            }
-            Handed::Unchanged(cursor) => {
-                tally.unchanged_files += 1;
-                if let Some(cursor) = cursor {
-                    self.cursors.set(key_of(&candidate.path), cursor);
-                }
-                Ok(())
-            }
-            Handed::Piece(mut gathered, is_last) => {
-                taken.is_read = true;
-                taken.gave_turns |= gathered.read_turns > 0;
-                tally.read_turns += gathered.read_turns;
-                tally.lines += gathered.lines;
-                tally.bytes_read += gathered.bytes_read;
-                if is_last {
-                    tally.open_messages += gathered.open_messages;
-                }
-                self.left_out(&candidate.path, std::mem::take(&mut gathered.left_out), tally)?;
-                self.answered(candidate.agent, &gathered);
-                if let Some(told) = gathered.told.as_mut().filter(|_| is_last) {
-                    self.across.add(&candidate.path, told);
-                }
-                self.queued_bytes += gathered.len_bytes();
-                let (path, agent) = (candidate.path.clone(), Some(candidate.agent));
-                self.queue.push(Queued { path, agent, gathered: *gathered });
-                if self.queued_bytes >= self.flush_bytes || self.queue.len() >= FLUSH_LOGS {
-                    self.flush(tally)?;
-                }
-                Ok(())
-            }
-        }
-    }
-
     /// Counts and names lines that made no record.
     pub(super) fn left_out(
         &mut self,
@@ -831,96 +468,13 @@ impl<'r> Run<'r> {
             .fold(None, |sum, usd| Some(sum.unwrap_or(0.0) + usd))
     }
 
-    /// Counts the calls and results of sessions.
-    fn answered(&mut self, agent: Agent, gathered: &Gathered) {
-        if self.options.content != ContentMode::Full || gathered.read_turns == 0 {
-            return;
-        }
-        let session = gathered.content_session.clone().or_else(|| gathered.session_id.clone());
-        let Some(session) = session else { return };
-        let unanswered = self.ingest.unanswered.entry(agent).or_default();
-        if gathered.has_result_content {
-            unanswered.calls.remove(&session);
-            unanswered.healed.insert(session);
-        } else if gathered.calls > 0 && !unanswered.healed.contains(&session) {
-            *unanswered.calls.entry(session).or_default() += gathered.calls;
-        }
-    }
-
     /// Warns of sessions without any result, if there is a new session of this kind.
     fn warn(&mut self, agent: Agent) {
-        if self.options.content != ContentMode::Full {
-            return;
+        let unanswered = self.ingest.unanswered.get_mut(&agent);
+        let unanswered = unanswered.filter(|_| self.options.content == ContentMode::Full);
+        if let Some(warning) = unanswered.and_then(|unanswered| unanswered.warning(agent)) {
+            self.observer.note(&warning);
         }
-        let Some(unanswered) = self.ingest.unanswered.get_mut(&agent) else { return };
-        let sessions: BTreeSet<Vec<u8>> = unanswered.calls.keys().cloned().collect();
-        if sessions.is_subset(&unanswered.warned) {
-            return;
-        }
-        let calls: u64 = unanswered.calls.values().sum();
-        let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-        self.observer.note(&format!(
-            "⚠ {}: {} logged tool calls without any observed tool_result content ({}).\n  \
-             The tools may still run, or were ended before they answered.\n  \
-             A later run takes the results as soon as the log has them; until then nothing\n  \
-             is known of their size.",
-            agent.as_str(),
-            plural(sessions.len() as u64, "session"),
-            plural(calls, "tool call")
-        ));
-        unanswered.warned = sessions;
-    }
-}
-
-/// The data that reading threads share.
-struct LogReading<'c> {
-    options: &'c ReadOptions,
-    projects: &'c ProjectKeys,
-    cursors: HashMap<&'c Path, Vec<u8>>,
-    sides: HashMap<&'c Path, Vec<u8>>,
-    prepared: Option<Prepared>,
-    state_dir: Option<PathBuf>,
-    #[cfg(all(test, unix))]
-    faults: Option<disk::faults::Harness>,
-}
-
-impl LogReading<'_> {
-    /// Returns whether nothing is new in a log.
-    fn is_unchanged(&self, candidate: &Candidate) -> bool {
-        let cursor = self.cursors.get(candidate.path.as_path());
-        cursor.is_some_and(|cursor| {
-            Stat::of(&candidate.path).is_ok_and(|stat| is_unchanged(candidate.agent, stat, cursor))
-        })
-    }
-
-    /// Reads a log. An error of its reader skips the log, and the other logs are read.
-    fn read(&self, candidate: &Candidate, hand: &mut HandOver<'_>) {
-        let read = || {
-            #[cfg(all(test, unix))]
-            if let Some(harness) = &self.faults {
-                return harness.run(|| self.read_whole(candidate, hand));
-            }
-            self.read_whole(candidate, hand)
-        };
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => drop(hand(Handed::Skipped(error))),
-            Err(_) => drop(hand(Handed::Skipped(AgentsError::Panicked { path: candidate.path.clone() }))),
-        }
-    }
-
-    fn read_whole(&self, candidate: &Candidate, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
-        let pass = Pass {
-            candidate,
-            stat: Stat::of(&candidate.path)?,
-            cursor: self.cursors.get(candidate.path.as_path()).map(Vec::as_slice),
-            side: self.sides.get(candidate.path.as_path()).map(Vec::as_slice),
-            options: self.options,
-            projects: self.projects,
-            prepared: self.prepared.as_ref(),
-            state_dir: self.state_dir.as_deref(),
-        };
-        read_log(&pass, hand)
     }
 }
 

@@ -1,0 +1,235 @@
+//! Makes the records of a user line: its user turn, the events of its results, and their content.
+
+use super::*;
+
+/// A text or a result of a user line.
+struct UserBlock<'t> {
+    /// The tool use id of a result.
+    call: Option<&'t [u8]>,
+    text: Cow<'t, [u8]>,
+    is_error: bool,
+}
+
+impl Piece<'_> {
+    pub(super) fn user(
+        &mut self,
+        state: &mut State,
+        at: (u64, u64),
+        line: &Line<'_>,
+    ) -> Result<(), AgentsError> {
+        let (log, arena) = (self.log, self.arena);
+        let content = line.content;
+        let text = plain_text(content);
+        let marker_was = state.evidence.marker.is_some();
+        state.take_user(line, &text, log);
+        if !marker_was && state.evidence.marker.is_some() {
+            self.marker_at = Some(at.0);
+        }
+        self.relationships(at.0, line);
+        let blocks = content.filter(|content| content.kind() == Kind::Array);
+        let results = || {
+            blocks
+                .into_iter()
+                .flat_map(Value::items)
+                .filter(|block| js::any_text(*block, "type") == Some(b"tool_result"))
+        };
+        for result in results() {
+            let Some(id) = js::any_text(result, "tool_use_id") else { continue };
+            if js::is_true(result, "is_error") {
+                self.results.errors.insert(arena.alloc_slice_copy(id));
+            }
+            if let Some(replacement) = Replacement::of_result(result) {
+                self.results.replacements.insert(arena.alloc_slice_copy(id), replacement);
+            }
+            if let Some(owner) = self.tool_owner.get(id) {
+                self.messages[*owner as usize].unanswered.retain(|unanswered| *unanswered != id);
+            }
+            self.gathered.has_result_content |= js::present(result, "content").is_some();
+        }
+        if !text.is_empty() {
+            self.prompts.push((at.0, Arc::from(&text[..])));
+        }
+        let mut made_record = false;
+        if let Some(session) = line.session {
+            for result in results() {
+                if let Some(id) = js::text(result, "tool_use_id") {
+                    self.result_event(state, at, line, session, id, result);
+                    made_record = true;
+                }
+            }
+            if let Some(uuid) = line.uuid {
+                made_record |= self.user_turn(state, at, line, session, uuid)?;
+                self.user_content(at.0, line, session, uuid);
+            }
+        }
+        if !made_record {
+            self.leave_out(at, Reason::NothingToKeep, || match line.session {
+                None => "a user line without sessionId".into(),
+                Some(_) => "a user line without uuid or without text and results".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn user_turn(
+        &mut self,
+        state: &State,
+        (at, len_bytes): (u64, u64),
+        line: &Line<'_>,
+        session: &[u8],
+        uuid: &[u8],
+    ) -> Result<bool, AgentsError> {
+        let mut blocks: Vec<UserBlock<'_>> = Vec::new();
+        let mut owner = None;
+        match line.content.map(|content| (content, content.kind())) {
+            Some((content, Kind::String)) => {
+                let text = js::wtf8(content).filter(|text| !text.is_empty());
+                blocks.extend(text.map(|text| UserBlock { call: None, text: text.into(), is_error: false }));
+            }
+            Some((content, Kind::Array)) => {
+                for block in content.items() {
+                    match js::any_text(block, "type") {
+                        Some(b"text") => {
+                            let text = js::text(block, "text");
+                            blocks.extend(text.map(|text| UserBlock {
+                                call: None,
+                                text: text.into(),
+                                is_error: false,
+                            }));
+                        }
+                        Some(b"tool_result") => {
+                            let Some(id) = js::any_text(block, "tool_use_id") else { continue };
+                            owner = owner.or(self.tool_owner.get(id).copied());
+                            let text = measure::measured_text(block.get("content")).unwrap_or_default();
+                            let is_error = js::is_true(block, "is_error");
+                            blocks.push(UserBlock { call: Some(id), text, is_error });
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        if self.log.options.as_reference && blocks.iter().any(|block| measure::has_special_token(&block.text))
+        {
+            return Err(given_up(self.log.path, "a special token of the tokenizer in a text"));
+        }
+        if blocks.is_empty() {
+            return Ok(false);
+        }
+        let mut record = self.begin_record();
+        record.text("sessionId", session);
+        record.text("userUuid", uuid);
+        record.text("ts", line.timestamp.unwrap_or_default());
+        record.objects("blocks", &blocks, |block, record| {
+            record.text("kind", if block.call.is_some() { b"tool_result" } else { b"text" });
+            record.maybe_text("toolUseId", block.call);
+            record.count("byteLen", measure::byte_len(&block.text));
+            record.count("approxTokens", measure::approx_tokens(&block.text));
+            record.flag_if("isError", block.is_error);
+        });
+        let preceding = self.last_message(state);
+        record.maybe_text("precedingMessageId", preceding);
+        let draft = self.keep_draft(record);
+        self.unlinked = Some(self.user_turns.len());
+        let notes = (!self.log.options.as_reference).then(|| {
+            let parts = [session, uuid].map(js::to_utf8);
+            let id = self.hasher.id_of_parts(&["claude-code", &parts[0], &parts[1]]);
+            let line = LineNote::of_parts(Some(b"claude-code"), Some(session), Some(uuid));
+            RecordNotes { line, made: Some((id, None)), ..RecordNotes::default() }
+        });
+        self.user_turns.push(Pending { at, len_bytes, draft, link: None, owner, notes });
+        Ok(true)
+    }
+
+    fn user_content(&mut self, at: u64, line: &Line<'_>, session: &[u8], uuid: &[u8]) {
+        let Some(content) = line.content.filter(|_| self.log.options.content == ContentMode::Full) else {
+            return;
+        };
+        let user_turn = self.user_turns.len().checked_sub(1);
+        let mut add = |role: &[u8], kind: &[u8], write: &dyn Fn(&mut RecordText)| {
+            let mut record = self.begin_record();
+            record.text("sessionId", session);
+            record.text("messageId", uuid);
+            record.text("ts", line.timestamp.unwrap_or_default());
+            record.text("role", role);
+            record.text("kind", kind);
+            write(&mut record);
+            self.keep_content(at, None, user_turn, record);
+        };
+        if let Some(text) = js::wtf8(content).filter(|text| !text.is_empty()) {
+            add(b"user", b"text", &|record| record.text("text", text));
+        }
+        for block in content.items() {
+            match js::any_text(block, "type") {
+                Some(b"text") => {
+                    if let Some(text) = js::text(block, "text") {
+                        add(b"user", b"text", &|record| record.text("text", text));
+                    }
+                }
+                Some(b"tool_result") => {
+                    let Some(id) = js::any_text(block, "tool_use_id") else { continue };
+                    add(b"tool_result", b"tool_result", &|record| {
+                        record.object("toolResult", |result| {
+                            result.text("toolUseId", id);
+                            match js::present(block, "content") {
+                                Some(content) => result.value("content", content),
+                                None => result.text("content", b""),
+                            }
+                            result.flag_if("isError", js::is_true(block, "is_error"));
+                        });
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn result_event(
+        &mut self,
+        state: &State,
+        (at, len_bytes): (u64, u64),
+        line: &Line<'_>,
+        session: &[u8],
+        id: &[u8],
+        result: Value<'_>,
+    ) {
+        let id = &*self.arena.alloc_slice_copy(id);
+        let (call_index, event_index) = self.count_event(state, at, id);
+        let is_error = js::is_true(result, "is_error");
+        let mut record = self.begin_record();
+        record.text("sessionId", session);
+        record.text("toolUseId", id);
+        record.count("callIndex", call_index);
+        record.count("eventIndex", event_index);
+        record.text("status", if is_error { b"errored" } else { b"completed" });
+        record.text("eventSource", b"tool_result");
+        record.maybe_text("messageId", line.uuid);
+        record.maybe_text("ts", line.timestamp);
+        record.flag_if("isError", is_error);
+        let text = measure::measured_text(result.get("content"));
+        let content_hash = measure::write_content_measures(text.as_deref(), &mut record);
+        let notes = (!self.log.options.as_reference).then(|| {
+            let notes = RecordNotes::of_event(&EventParts {
+                source: Some(b"claude-code"),
+                session: Some(session),
+                call: Some(id),
+                event_source: Some(b"tool_result"),
+                message: line.uuid,
+                content_hash: content_hash.as_ref().map(|hash| &hash[..]),
+                number: event_index as f64,
+                has_ts: line.timestamp.is_some(),
+            });
+            let parts = [session, id].map(js::to_utf8);
+            let mut number = itoa::Buffer::new();
+            let parts = ["claude-code", &parts[0], &parts[1], number.format(event_index)];
+            RecordNotes { made: Some((self.hasher.id_of_parts(&parts), None)), ..notes }
+        });
+        if let Some(replacement) = Replacement::of_result(result) {
+            replacement.write(&mut record);
+        }
+        let draft = self.keep_draft(record);
+        let owner = self.tool_owner.get(id).copied();
+        self.events.push(Pending { at, len_bytes, draft, link: Some(id), owner, notes });
+    }
+}
