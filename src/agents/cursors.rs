@@ -24,6 +24,19 @@ pub(super) struct Cursors {
     changed: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// Returns a cursor with another time.
+pub(super) fn touched_cursor(cursor: Value<'_>, mtime_ms: f64) -> Vec<u8> {
+    let mut touched = RecordText::default();
+    touched.members_of(cursor, |touched, key| {
+        let is_time = key == b"mtimeMs";
+        if is_time {
+            touched.number("mtimeMs", mtime_ms);
+        }
+        is_time
+    });
+    touched.finish()
+}
+
 /// Returns the name of a log in the cursors. A byte 0x80 to 0xFF that is not UTF-8 becomes the lone surrogate U+DC80 to
 /// U+DCFF, so that two logs never have one name. JavaScript keeps lone surrogates.
 pub(super) fn key_of(path: &Path) -> Vec<u8> {

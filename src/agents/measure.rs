@@ -50,6 +50,25 @@ pub(super) fn has_special_token(wtf8: &[u8]) -> bool {
         .any(|at| SPECIAL_TOKENS.iter().any(|token| wtf8[at..].starts_with(token)))
 }
 
+/// A text or a result of a user turn.
+pub(super) struct UserBlock<'t> {
+    /// The tool use id of a result.
+    pub call: Option<&'t [u8]>,
+    pub text: Cow<'t, [u8]>,
+    pub is_error: bool,
+}
+
+impl UserBlock<'_> {
+    /// Appends the members of the block.
+    pub(super) fn write(&self, record: &mut RecordText) {
+        record.text("kind", if self.call.is_some() { b"tool_result" } else { b"text" });
+        record.maybe_text("toolUseId", self.call);
+        record.count("byteLen", byte_len(&self.text));
+        record.count("approxTokens", approx_tokens(&self.text));
+        record.flag_if("isError", self.is_error);
+    }
+}
+
 /// Appends `contentLength` and `contentHash` of a measured text, if there is one. Returns the hash.
 pub(super) fn write_content_measures(text: Option<&[u8]>, record: &mut RecordText) -> Option<HexDigits> {
     let text = text?;

@@ -27,6 +27,7 @@ pub(super) use self::log::LogFacts;
 use self::log::{Evidence, LogKind};
 use self::piece::{Log, Piece, PieceEnd, Place, State};
 use super::AgentsError;
+use super::cursors::touched_cursor;
 use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
 use super::pass::{Agent, Candidate, Gathered, HandOver, Handed, Pass, ReadOptions, Reason, RootsOf, Stat};
@@ -307,6 +308,8 @@ impl<'r> Reader<'r> {
         arena.reset();
         let log = self.log();
         let mut piece = Piece::new(&log, &arena);
+        // Without content the texts are shorter than the lines, so that they are not moved while they grow.
+        piece.gathered.texts.reserve((wanted - from).min(PIECE_BYTES) as usize);
         let mut source = LineSource::open(&self.path, from, size)?;
         let mut document = Document::default();
         let mut whole = from;
@@ -438,14 +441,5 @@ fn witness_holds(pass: &Pass<'_>, offset: u64) -> bool {
 /// The cursor with another time.
 fn refresh(cursor: &[u8], mtime_ms: f64) -> Option<Vec<u8>> {
     let mut document = Document::default();
-    let root = document.parse(cursor).ok()?;
-    let mut refreshed = RecordText::default();
-    refreshed.members_of(root, |refreshed, key| {
-        let is_time = key == b"mtimeMs";
-        if is_time {
-            refreshed.number("mtimeMs", mtime_ms);
-        }
-        is_time
-    });
-    Some(refreshed.finish())
+    Some(touched_cursor(document.parse(cursor).ok()?, mtime_ms))
 }

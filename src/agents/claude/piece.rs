@@ -12,7 +12,6 @@ mod system;
 mod user;
 mod written;
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;

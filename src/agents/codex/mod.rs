@@ -17,6 +17,7 @@ use self::engine::{
     Engine, Own, RolloutGivenUp, RolloutLine, RolloutRules, Written, written_of, written_text,
 };
 use self::parts::RolloutCounts;
+use super::cursors::touched_cursor;
 use super::js::{self, RecordText};
 use super::ledger_turns::{LedgerTurns, NotedLedger};
 use super::lines::{Ending, LineSource};
@@ -362,19 +363,6 @@ fn offset_of_cursor(cursor: Value<'_>, stat: &Stat) -> Option<u64> {
         && js::number(cursor, "mtimeMs").is_some_and(|mtime_ms| mtime_ms <= stat.mtime_ms)
         && offset <= stat.size_bytes as f64;
     is_same.then_some(offset as u64)
-}
-
-/// The cursor with another time.
-fn touched_cursor(cursor: Value<'_>, mtime_ms: f64) -> Vec<u8> {
-    let mut text = RecordText::default();
-    text.members_of(cursor, |text, key| {
-        let is_time = key == b"mtimeMs";
-        if is_time {
-            text.number("mtimeMs", mtime_ms);
-        }
-        is_time
-    });
-    text.finish()
 }
 
 /// Reads a log.

@@ -18,7 +18,7 @@ use super::fidelity::{Coverage, Usage, beyond, token_count};
 use super::js::{self, RecordText};
 use super::ledger_turns::{LedgerTurns, NotedLedger};
 use super::lines::{Ending, LineSource};
-use super::measure;
+use super::measure::{self, UserBlock};
 use super::pass::{
     Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, Pass, PassRecord, Prepared, Reason,
     RootsOf,
@@ -450,20 +450,12 @@ impl Writer<'_> {
         after: &ParsedMessage,
     ) -> Option<Vec<u8>> {
         let mut blocks = Vec::new();
-        let mut add = |call: Option<&[u8]>, text: &[u8], is_error: bool| {
-            let mut block = RecordText::default();
-            block.text("kind", if call.is_some() { b"tool_result" } else { b"text" });
-            block.maybe_text("toolUseId", call);
-            block.count("byteLen", measure::byte_len(text));
-            block.count("approxTokens", measure::approx_tokens(text));
-            block.flag_if("isError", is_error);
-            blocks.push(block.finish());
-        };
         for call in before.iter().flat_map(|before| &before.calls).filter(|call| call.status.is_some()) {
-            add(Some(&call.call.id), call.measured.as_deref().unwrap_or_default(), call.call.is_error);
+            let text = call.measured.as_deref().unwrap_or_default().into();
+            blocks.push(UserBlock { call: Some(&call.call.id), text, is_error: call.call.is_error });
         }
         for message in asked.iter().filter(|message| !message.words.is_empty()) {
-            add(None, &message.words, false);
+            blocks.push(UserBlock { call: None, text: (&message.words[..]).into(), is_error: false });
         }
         if blocks.is_empty() {
             return None;
@@ -475,7 +467,7 @@ impl Writer<'_> {
         record.text("sessionId", &self.chat.session);
         record.text("userUuid", last.map_or(&gap, |last| &last.id));
         record.text("ts", last.map_or(&after.ts, |last| &last.ts));
-        record.raw("blocks", &[b"[".to_vec(), blocks.join(&b','), b"]".to_vec()].concat());
+        record.objects("blocks", &blocks, UserBlock::write);
         record.text("followingMessageId", &after.id);
         record.maybe_text("precedingMessageId", before.map(|before| &before.id[..]));
         Some(record.finish())

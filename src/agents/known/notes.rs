@@ -8,13 +8,22 @@ use crate::record::{Id, RecordKind};
 use crate::scan::json::Value;
 
 pub(super) fn hash(parts: &[&[u8]]) -> u64 {
-    // One text, because a hasher that takes parts has a state of two kilobytes.
-    let mut text = Vec::with_capacity(256);
+    // One text, because a hasher that takes parts has a state of two kilobytes. Most texts need no memory of their own.
+    let len_bytes = parts.iter().map(|part| part.len() + 8).sum();
+    let (mut short, mut long) = ([0; 256], Vec::new());
+    let text = if len_bytes <= short.len() {
+        &mut short[..len_bytes]
+    } else {
+        long.resize(len_bytes, 0);
+        &mut long[..]
+    };
+    let mut at = 0;
     for part in parts {
-        text.extend_from_slice(&(part.len() as u64).to_le_bytes());
-        text.extend_from_slice(part);
+        text[at..at + 8].copy_from_slice(&(part.len() as u64).to_le_bytes());
+        text[at + 8..][..part.len()].copy_from_slice(part);
+        at += 8 + part.len();
     }
-    u64::from_le_bytes(blake3::hash(&text).as_bytes()[..8].try_into().unwrap_or_default())
+    u64::from_le_bytes(blake3::hash(text).as_bytes()[..8].try_into().unwrap_or_default())
 }
 
 /// The hash of a session's id.

@@ -258,6 +258,11 @@ impl<'d> JsonNumber<'d> {
 
     /// The value in JavaScript: the nearest double, infinite beyond the range of doubles, -0 for `-0`.
     pub fn as_f64(self) -> f64 {
+        // Most numbers are counts, and a double has every whole number of 15 digits.
+        if self.literal.len() <= 15 && self.literal.bytes().all(|byte| byte.is_ascii_digit()) {
+            let digit = |count: u64, byte: u8| count * 10 + u64::from(byte - b'0');
+            return self.literal.bytes().fold(0, digit) as f64;
+        }
         // Rust parses every JSON number, so there is no other case.
         self.literal.parse().unwrap_or(f64::NAN)
     }

@@ -1,14 +1,7 @@
 //! Makes the records of a user line: its user turn, the events of its results, and their content.
 
 use super::*;
-
-/// A text or a result of a user line.
-struct UserBlock<'t> {
-    /// The tool use id of a result.
-    call: Option<&'t [u8]>,
-    text: Cow<'t, [u8]>,
-    is_error: bool,
-}
+use crate::agents::measure::UserBlock;
 
 impl Piece<'_> {
     pub(super) fn user(
@@ -121,13 +114,7 @@ impl Piece<'_> {
         record.text("sessionId", session);
         record.text("userUuid", uuid);
         record.text("ts", line.timestamp.unwrap_or_default());
-        record.objects("blocks", &blocks, |block, record| {
-            record.text("kind", if block.call.is_some() { b"tool_result" } else { b"text" });
-            record.maybe_text("toolUseId", block.call);
-            record.count("byteLen", measure::byte_len(&block.text));
-            record.count("approxTokens", measure::approx_tokens(&block.text));
-            record.flag_if("isError", block.is_error);
-        });
+        record.objects("blocks", &blocks, UserBlock::write);
         let preceding = self.last_message(state);
         record.maybe_text("precedingMessageId", preceding);
         let draft = self.keep_draft(record);

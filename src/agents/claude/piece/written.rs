@@ -48,6 +48,9 @@ impl<'p> Piece<'p> {
         let agents: Vec<Option<Rc<Invocation>>> =
             self.messages.iter().map(|message| self.agent_of(message, state, &mut answers)).collect();
         let mut gathered = std::mem::take(&mut self.gathered);
+        gathered.turns.reserve(self.messages.len());
+        gathered.tool_result_events.reserve(self.events.len());
+        gathered.user_turns.reserve(self.user_turns.len());
         self.add_turns(&agents, end, state, &mut gathered)?;
         self.add_compactions(end, state, &mut gathered);
         self.add_events(&agents, end, state, &mut answers, &mut gathered);

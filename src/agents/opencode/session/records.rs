@@ -7,7 +7,7 @@ use crate::agents::activity::{ActivityCall, TurnWords, classify};
 use crate::agents::calls::{ToolCall, files_touched};
 use crate::agents::fidelity::Usage;
 use crate::agents::js::RecordText;
-use crate::agents::measure;
+use crate::agents::measure::{self, UserBlock};
 use crate::agents::pass::{ContentMode, RecordTexts};
 use crate::agents::project::ProjectKeys;
 use crate::record::time::civil;
@@ -361,24 +361,12 @@ impl SessionHead {
             |prompt: &SessionMessage| before.is_none_or(|before| prompt.created_ms > before.created_ms);
         let prompt = prompt.filter(|prompt| is_in_gap(prompt));
         let mut blocks = Vec::new();
-        let mut add = |call: Option<&Vec<u8>>, text: &[u8], is_error: bool| {
-            if rules.as_reference && measure::has_special_token(text) {
-                return Err(GivenUp("a text with a special token"));
-            }
-            let mut block = RecordText::default();
-            block.text("kind", if call.is_some() { b"tool_result" } else { b"text" });
-            block.maybe_text("toolUseId", call.map(Vec::as_slice));
-            block.count("byteLen", measure::byte_len(text));
-            block.count("approxTokens", measure::approx_tokens(text));
-            block.flag_if("isError", is_error);
-            blocks.push(block.finish());
-            Ok(())
-        };
         for tool in before.into_iter().flat_map(SessionMessage::tools) {
             if let (Some(call), Some((measured, _))) = (&tool.call, &tool.output)
                 && !(rules.is_stream && call.is_empty())
             {
-                add(Some(call), measured.as_deref().unwrap_or_default(), tool.has_failed)?;
+                let text = measured.as_deref().unwrap_or_default().into();
+                blocks.push(UserBlock { call: Some(call), text, is_error: tool.has_failed });
             }
         }
         let asked: Vec<&SessionMessage> = if rules.as_reference {
@@ -389,9 +377,11 @@ impl SessionHead {
             of_gap.copied().collect()
         };
         for prompt in asked {
-            for text in prompt.texts(true) {
-                add(None, text, false)?;
-            }
+            let texts = prompt.texts(true);
+            blocks.extend(texts.map(|text| UserBlock { call: None, text: text.into(), is_error: false }));
+        }
+        if rules.as_reference && blocks.iter().any(|block| measure::has_special_token(&block.text)) {
+            return Err(GivenUp("a text with a special token"));
         }
         if blocks.is_empty() {
             return Ok(());
@@ -403,7 +393,7 @@ impl SessionHead {
         record.text("userUuid", prompt.map_or(&gap, |prompt| &prompt.id));
         let ts = iso(prompt.unwrap_or(answer).created_ms).ok_or(GivenUp("a time that no Date holds"))?;
         record.text("ts", ts.as_bytes());
-        record.raw("blocks", &[b"[".to_vec(), blocks.join(&b','), b"]".to_vec()].concat());
+        record.objects("blocks", &blocks, UserBlock::write);
         record.text("followingMessageId", &answer.id);
         record.maybe_text("precedingMessageId", before.map(|before| &before.id[..]));
         records.texts.user_turns.push(record.finish());
