@@ -30,11 +30,14 @@ pub(crate) struct Span {
 /// The time-zone database knows names in any case, so it lists all directories of zones first: 35 of them on Debian. A name
 /// as the files have it needs no list.
 fn get(name: &str) -> Result<TimeZone, jiff::Error> {
+    // The database has it in any case, whatever the files.
+    if name.eq_ignore_ascii_case("UTC") {
+        return Ok(TimeZone::UTC);
+    }
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'+' | b'-');
     // On other systems file names may match in any case, and the zone would not get its own name. These directories have
     // the zones once more, in other forms.
     let is_file = cfg!(target_os = "linux")
-        && name != "UTC"
         && name.bytes().all(is_plain)
         && !["/", "posix/", "right/"].iter().any(|start| name.starts_with(start));
     let of_file = || {
