@@ -36,4 +36,6 @@ pub use build::{
 pub use cursor::Restart;
 pub use error::ArchiveError;
 pub(crate) use status::compare;
+#[cfg(feature = "cli")]
+pub(crate) use status::ledger_offset_bytes;
 pub use status::{RowCounts, Status, Vacuumed, status, vacuum};

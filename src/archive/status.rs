@@ -121,6 +121,20 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
     Ok(status)
 }
 
+/// Returns the number of ledger bytes that the archive covers; 0 without an archive. Counts no rows, unlike [`status`].
+///
+/// # Errors
+/// When the archive exists and cannot be read.
+#[cfg(feature = "cli")]
+pub(crate) fn ledger_offset_bytes(path: &Path) -> Result<i64, ArchiveError> {
+    if !open::exists(path)? {
+        return Ok(0);
+    }
+    let archive = open::open_read_only(path)?;
+    let state = archive.settle(open::read_state(&archive, path))?;
+    Ok(state.map_or(0, |state| state.ledger_offset_bytes))
+}
+
 /// How much of a ledger an archive covers, and whether the ledger still begins with the covered bytes.
 #[derive(Debug)]
 pub(crate) struct Comparison {

@@ -477,7 +477,7 @@ fn exit_code(paths: &Paths, result: &BuildResult) -> anyhow::Result<ExitCode> {
     if result.scanned_bytes == 0
         && let Some(found) = disk::if_there(disk::metadata_of_target(&paths.ledger))?
         && found.len_bytes > 0
-        && archive::status(paths)?.ledger_offset_bytes == 0
+        && archive::ledger_offset_bytes(&paths.archive)? == 0
     {
         warn(&format!(
             "{} has {} and no line feed (LF), so there is no whole line to read",
@@ -487,7 +487,7 @@ fn exit_code(paths: &Paths, result: &BuildResult) -> anyhow::Result<ExitCode> {
     }
     if stored > 0
         || left_out == 0
-        || archive::status(paths)?.ledger_offset_bytes.unsigned_abs() != result.scanned_bytes
+        || archive::ledger_offset_bytes(&paths.archive)?.unsigned_abs() != result.scanned_bytes
     {
         return Ok(ExitCode::SUCCESS);
     }
