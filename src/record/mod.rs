@@ -53,9 +53,7 @@ pub use kind::{LedgerLineKind, RecordKind};
 pub(crate) use kind::{ParsedLine, line_of};
 pub use limits::{INDEXED_TEXT_MAX_BYTES, LINE_MAX_BYTES, LINE_ROWS_MAX_BYTES};
 pub use pattern::Pattern;
-#[cfg(feature = "usage")]
-pub(crate) use pattern::passes;
-pub(crate) use pattern::{PatternKind, passes_tags};
+pub(crate) use pattern::{PatternKind, passes, passes_tags};
 
 /// A value of a row, in SQLite's terms.
 #[derive(Debug, Clone, Copy, PartialEq)]

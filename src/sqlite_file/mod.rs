@@ -73,7 +73,7 @@ pub(crate) use pages::{BTreePage, ChangesInLog, PageReader, TreePages, Unreadabl
 pub use record::{RowVisitor, StoredRow};
 pub(crate) use schema::check_page_size;
 pub use schema::{Duplicates, Schema, TableId};
-pub(crate) use stored::StoredRecordReader;
+pub(crate) use stored::{StoredRecordReader, text_and_number};
 pub use value::SqlValue;
 
 use crate::disk::File;

@@ -85,9 +85,15 @@ impl Filler {
     }
 }
 
+/// A payload of this length is in its cell whatever the page: no page has less than 480 bytes.
+const LOCAL_LEN_MIN: usize = (480 - 12) * 64 / 255 - 23;
+
 /// How many bytes of a payload are in its leaf cell; the rest goes to a chain of overflow pages.
 #[inline]
 pub(super) fn local_len(leaf: PageKind, page_size: usize, payload_len: usize) -> usize {
+    if payload_len <= LOCAL_LEN_MIN {
+        return payload_len;
+    }
     let most = if leaf == PageKind::TableLeaf { page_size - 35 } else { (page_size - 12) * 64 / 255 - 23 };
     if payload_len <= most {
         return payload_len;

@@ -199,7 +199,6 @@ impl<'c> PageReader<'c> {
     }
 
     /// Passes the rows of a page of a table to `each`: the rowid and the record.
-    #[cfg(any(feature = "usage", feature = "parquet"))]
     pub(crate) fn rows(
         &self,
         page: &BTreePage<'_>,
@@ -217,7 +216,6 @@ impl<'c> PageReader<'c> {
     }
 
     /// Returns the record of a row.
-    #[cfg(any(feature = "usage", feature = "parquet"))]
     #[inline]
     pub(super) fn record<'p>(
         &self,
@@ -374,7 +372,6 @@ impl BTreePage<'_> {
     }
 
     /// The row of a cell of a leaf.
-    #[cfg(any(feature = "usage", feature = "parquet"))]
     #[inline]
     pub(super) fn row_at(&self, cell: usize) -> Result<RowCell, UnreadablePage> {
         let mut at = self.cell_at(cell)?;
@@ -392,7 +389,6 @@ impl BTreePage<'_> {
 }
 
 /// A cell of a leaf of a table.
-#[cfg(any(feature = "usage", feature = "parquet"))]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowCell {
     pub rowid: i64,

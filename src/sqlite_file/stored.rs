@@ -67,6 +67,16 @@ impl StoredRecordReader {
     }
 }
 
+/// Returns the values of a record of a text and a whole number, if the text is short: most entries of an index over one column of
+/// texts. Faster than [`StoredRecordReader`].
+#[inline]
+pub(crate) fn text_and_number(record: &[u8]) -> Option<(&[u8], i64)> {
+    let [3, text_type @ 13..0x80, number_type @ 1..7, body @ ..] = record else { return None };
+    let (text, number) = body.split_at_checked(usize::from(text_type - 13) / 2)?;
+    let is_whole = text_type % 2 == 1 && body_len(u64::from(*number_type)) == Ok(number.len());
+    is_whole.then(|| (text, whole_number(number)))
+}
+
 /// The number of bytes of a value.
 #[inline]
 fn body_len(serial_type: u64) -> Result<usize, UnreadablePage> {
@@ -89,13 +99,16 @@ fn value(serial_type: u64, body: &[u8]) -> ValueRef<'_> {
             if number.is_nan() { ValueRef::Null } else { ValueRef::Real(number) }
         }
         8 | 9 => ValueRef::Integer(serial_type as i64 - 8),
-        1..=6 => {
-            let sign = if body.first().is_some_and(|byte| *byte >= 0x80) { -1 } else { 0 };
-            ValueRef::Integer(body.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte)))
-        }
+        1..=6 => ValueRef::Integer(whole_number(body)),
         _ if serial_type.is_multiple_of(2) => ValueRef::Blob(body),
         _ => ValueRef::Text(body),
     }
+}
+
+#[inline]
+fn whole_number(body: &[u8]) -> i64 {
+    let sign = if body.first().is_some_and(|byte| *byte >= 0x80) { -1 } else { 0 };
+    body.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte))
 }
 
 #[cfg(test)]

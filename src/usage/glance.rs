@@ -14,7 +14,7 @@ use super::from_ledger::TurnLines;
 use super::prices::Prices;
 use super::question::{Period, Question};
 use super::tally::{PeriodKey, Sums, UsageTally};
-use crate::archive::query::{Glimpse, TsBounds, TurnColumns, TurnFields};
+use crate::archive::query::{Glimpse, ReadBy, TsBounds, TurnColumns, TurnFields};
 use crate::archive::{ArchiveError, Paths};
 use crate::interrupt::Interrupt;
 use crate::record::PatternKind;
@@ -144,21 +144,25 @@ fn look<'q>(
     prices: &'q Prices,
     interrupt: &Interrupt,
 ) -> Result<(Vec<UsageTally<'q>>, bool), UsageError> {
-    let mut attempt = 1;
+    let (mut attempt, mut by) = (1, ReadBy::Pages);
     loop {
-        match look_once(paths, asked, prices, interrupt) {
+        match look_once(paths, asked, prices, by, interrupt) {
             Err(UsageError::Archive(ArchiveError::Changed { .. })) if attempt < ATTEMPTS_MAX => attempt += 1,
-            looked => return looked,
+            Ok(None) => by = ReadBy::Sqlite,
+            Ok(Some(looked)) => return Ok(looked),
+            Err(error) => return Err(error),
         }
     }
 }
 
+/// Returns `None` when a page is unreadable.
 fn look_once<'q>(
     paths: &Paths,
     asked: &[Asked<'q>],
     prices: &'q Prices,
+    by: ReadBy,
     interrupt: &Interrupt,
-) -> Result<(Vec<UsageTally<'q>>, bool), UsageError> {
+) -> Result<Option<(Vec<UsageTally<'q>>, bool)>, UsageError> {
     let archive = match Glimpse::open(&paths.archive) {
         Ok(archive) => Some(archive),
         Err(ArchiveError::Missing { .. }) => None,
@@ -176,7 +180,8 @@ fn look_once<'q>(
         Unread::Nothing => (HashMap::new(), false),
     };
     if let Some(archive) = archive {
-        let read = asked.iter().zip(&mut tallies).try_for_each(|((question, bounds), tally)| {
+        let all = TsBounds::all();
+        let read = asked.iter().zip(&mut tallies).try_fold(true, |is_whole, ((question, bounds), tally)| {
             let mut add = |turn: &TurnFields<'_>| {
                 if unread.is_empty()
                     || !unread.contains_key(&key(&hashes, turn.source, turn.session, turn.message))
@@ -188,17 +193,19 @@ fn look_once<'q>(
             // Turns of the lines that were read replace turns of the archive.
             let needed = UsageTally::columns(std::slice::from_ref(*question));
             let columns = TurnColumns { keys: needed.keys || !unread.is_empty(), ..needed };
-            match (session_of(question), bounds) {
-                (Some(session), _) => archive.turns_of_session(columns, session, &mut add),
-                (None, Some(bounds)) => archive.turns_between(columns, bounds, &mut add),
-                (None, None) => archive.turns_between(columns, &TsBounds::all(), &mut add),
-            }
+            let is_read = match session_of(question) {
+                Some(session) => archive.turns_of_session(columns, session, &mut add).map(|()| true),
+                None => archive.turns_between(by, columns, bounds.as_ref().unwrap_or(&all), &mut add),
+            };
+            is_read.map(|is_read| is_whole && is_read)
         });
-        archive.settle(read)?;
+        if !archive.settle(read)? {
+            return Ok(None);
+        }
     }
     match tallies.iter().find_map(|tally| tally.error) {
         Some(error) => Err(error.into()),
-        None => Ok((tallies, is_behind)),
+        None => Ok(Some((tallies, is_behind))),
     }
 }
 

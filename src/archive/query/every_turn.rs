@@ -1,26 +1,25 @@
 //! Reads every turn of an archive on all cores, for sums, where the order of turns does not matter.
 //!
-//! Touches: reads the archive. Guarantees: all threads read the same state of the archive. Each thread has its own
-//! transaction. Another connection checks whether a commit happened while the transactions began; if so, all of them
-//! begin again. Rows come from the pages of their table where that is possible (`archive::stored`), and else from SQLite.
+//! Touches: reads the archive. Guarantees: all threads read the same state of the archive. Rows come from the pages of their
+//! table where that is possible (`archive::stored`), and else from SQLite.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use rusqlite::types::ValueRef;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Row, Statement};
 
 use super::AddedColumns;
+use super::all_cores::{LeftRows, PAGES_PER_STEP_MAX, begin, begin_reading, on_each, row_bounds, scan_pages};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open::{self, ArchiveReader, ArchiveState};
 use crate::archive::stored::{PageBuffers, StoredIndex, StoredTable};
 use crate::interrupt::Interrupt;
 use crate::record::columns::{Table, tool_calls, turns};
-use crate::record::time::is_time_like;
+use crate::record::time::{HOUR_LEN, is_time_like};
 
 /// The columns to read in addition to the columns that every sum needs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,6 +80,18 @@ impl TsBounds {
     const CONDITION: &str =
         "ts >= ?1 AND ts < ?2 AND ((ts >= ?3 AND ts < ?4) OR substr(ts, -1) NOT IN ('Z', 'z'))";
 
+    /// The same as [`Self::CONDITION`].
+    fn have(&self, ts: &[u8]) -> bool {
+        let are_around = |(first, end): &(String, String)| (first.as_bytes()..end.as_bytes()).contains(&ts);
+        are_around(&self.any_offset) && (are_around(&self.utc) || !matches!(ts, [.., b'Z' | b'z']))
+    }
+
+    /// Whether there can be a text within the bounds that begins with `start`.
+    fn may_begin_with(&self, start: &[u8]) -> bool {
+        let (first, end) = &self.any_offset;
+        start < end.as_bytes() && (start >= first.as_bytes() || first.as_bytes().starts_with(start))
+    }
+
     fn values(&self) -> [&dyn rusqlite::ToSql; 4] {
         [&self.any_offset.0, &self.any_offset.1, &self.utc.0, &self.utc.1]
     }
@@ -100,12 +111,6 @@ pub(crate) struct TurnScan<'q> {
 
 /// Maximum number of rows that a thread reads at a time.
 const ROWS_PER_STEP_MAX: i64 = 8192;
-/// Maximum number of pages that a thread reads at a time.
-const PAGES_PER_STEP_MAX: i64 = 128;
-/// With fewer rows, one thread is faster than several.
-const ROWS_FOR_THREADS: i64 = 20_000;
-/// Number of times that readers try to begin together, because another program may commit meanwhile.
-const ATTEMPTS_MAX: usize = 20;
 
 /// Passes every turn to `each`, with the state of the thread that reads the turn, until a call of `each` breaks.
 /// Returns the archive's state row and the states of all threads.
@@ -119,13 +124,13 @@ pub(crate) fn scan_turns<S: Send>(
     each: impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync,
 ) -> Result<(ArchiveState, Vec<S>), ArchiveError> {
     let (mut readers, begun) = begin_reading(archive, scan.threads)?;
-    let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
     if let Some(bounds) = &scan.between
-        && begun.rows_between(first, archive, bounds)? < begun.rows() / 4
+        && let Some(states) =
+            scan_between(&mut readers, archive, scan, bounds, begun.rows() / 4, (&new, &each))?
     {
-        let states = read_between(&mut readers, archive, scan, bounds, &new, &each)?;
         return Ok((begun.state, states));
     }
+    let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
     let columns = scan.columns.names(&AddedColumns::of(first).context(archive, "reading its schema")?);
     let wants_calls = scan.columns.calls;
     let calls = wants_calls.then(|| CallNames::read(&mut readers, archive, scan.interrupt)).transpose()?;
@@ -151,24 +156,10 @@ fn scan_table<const N: usize, S: Send>(
     new: impl Fn() -> S + Sync,
     each: impl Fn(&mut S, &[ValueRef<'_>; N]) -> ControlFlow<()> + Sync,
 ) -> Result<Vec<S>, ArchiveError> {
-    let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
-    let leaves = StoredTable::open(first, table.name, columns).map(|stored| stored.leaves());
-    if let Some(leaves) = leaves {
-        let left = LeftRows::all(0, leaves - 1, readers.len(), PAGES_PER_STEP_MAX);
-        let states = on_each(readers, |reader| {
-            let Some(stored) = StoredTable::open(reader, table.name, columns) else { return Ok(None) };
-            let (mut state, mut buffers, mut is_readable) = (new(), PageBuffers::default(), true);
-            let read = left.read(interrupt, |first, last| {
-                let flow = stored.rows((first, last), &mut buffers, |_, values| each(&mut state, values));
-                is_readable = flow.is_ok();
-                Ok(flow.unwrap_or(ControlFlow::Break(())))
-            });
-            reader.settle(read).map(|()| is_readable.then_some(state))
-        })?;
-        // SQLite says what is wrong with an unreadable page, or reads the page.
-        if let Some(states) = states.into_iter().collect() {
-            return Ok(states);
-        }
+    let of_pages =
+        scan_pages(readers, (table, columns), interrupt, &new, |state, _, values| each(state, values))?;
+    if let Some(states) = of_pages {
+        return Ok(states);
     }
     let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
     let (first_row, last_row) = first.settle(row_bounds(first, archive, table))?;
@@ -195,29 +186,12 @@ fn scan_table<const N: usize, S: Send>(
     })
 }
 
-/// Runs `work` with each reader, on as many threads. When a thread does not start, the other threads do its work.
-fn on_each<T: Send>(
-    readers: &mut [ArchiveReader],
-    work: impl Fn(&ArchiveReader) -> Result<T, ArchiveError> + Sync,
-) -> Result<Vec<T>, ArchiveError> {
-    std::thread::scope(|scope| {
-        let work = &work;
-        let mut readers = readers.iter_mut();
-        let own = readers.next();
-        let mut handles = Vec::new();
-        for reader in readers {
-            let builder = std::thread::Builder::new().name("burn-turns".to_owned());
-            handles.extend(builder.spawn_scoped(scope, move || work(reader)));
-        }
-        let mut results: Vec<_> = own.into_iter().map(|reader| work(reader)).collect();
-        for handle in handles {
-            match handle.join() {
-                Ok(result) => results.push(result),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        results.into_iter().collect()
-    })
+/// What reads the pages of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadBy {
+    /// `archive::stored`, if it can.
+    Pages,
+    Sqlite,
 }
 
 /// An archive opened for a short read on this thread, without creating or writing a file.
@@ -241,15 +215,35 @@ impl Glimpse {
         u64::try_from(self.state.ledger_offset_bytes).unwrap_or(0)
     }
 
-    /// Passes the turns within bounds to `each` until `each` breaks.
+    /// Passes the turns within bounds to `each` until `each` breaks. Returns `false` when turns were left out, because a page is
+    /// unreadable: SQLite can read the page, or says why not.
     pub(crate) fn turns_between(
         &self,
+        by: ReadBy,
         columns: TurnColumns,
         bounds: &TsBounds,
         each: &mut impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
-    ) -> Result<(), ArchiveError> {
-        let mut statement = Select::new(&self.reader, &self.path, columns, TsBounds::CONDITION)?;
-        statement.read(&self.path, bounds.values(), each).map(|_| ())
+    ) -> Result<bool, ArchiveError> {
+        let stored = match by {
+            ReadBy::Pages => {
+                index_of_ts(&self.reader).zip(StoredTurns::open(&self.reader, &self.path, columns)?)
+            }
+            ReadBy::Sqlite => None,
+        };
+        let Some((index, mut turns)) = stored else {
+            let mut statement = Select::new(&self.reader, &self.path, columns, TsBounds::CONDITION)?;
+            return statement.read(&self.path, bounds.values(), each).map(|_| true);
+        };
+        let (mut rows, mut buffers) = (Vec::new(), PageBuffers::default());
+        let read = index.pages_between(&bounds.any_offset.0, &bounds.any_offset.1).and_then(|ranges| {
+            ranges.into_iter().try_for_each(|range| {
+                index.entries(range, &mut buffers, |ts, rowid| {
+                    rows.extend(matches!(ts, ValueRef::Text(ts) if bounds.have(ts)).then_some(rowid));
+                })
+            })
+        });
+        rows.sort_unstable();
+        Ok(read.is_ok() && turns.read(&rows, each)?.is_some())
     }
 
     /// Passes the turns of a session to `each` until `each` breaks.
@@ -272,145 +266,107 @@ impl Glimpse {
     }
 }
 
-/// The state that a transaction reads.
-struct Begun {
-    state: ArchiveState,
-    first_row: i64,
-    last_row: i64,
-}
-
-/// The rows of a table that several threads have still to read.
-struct LeftRows {
-    next: AtomicI64,
-    last: i64,
-    step: i64,
-    stop: AtomicBool,
-}
-
-impl LeftRows {
-    fn all(first: i64, last: i64, threads: usize, step_max: i64) -> Self {
-        let rows = last.saturating_sub(first).saturating_add(1);
-        // Small enough that all threads end together.
-        let step = (rows / (8 * threads as i64)).clamp(1, step_max);
-        Self { next: AtomicI64::new(first), last, step, stop: AtomicBool::new(false) }
-    }
-
-    /// Passes ranges of rows, both ends inclusive, to `read` until no range is left, `read` breaks or another thread stops.
-    fn read(
-        &self,
-        interrupt: &Interrupt,
-        mut read: impl FnMut(i64, i64) -> Result<ControlFlow<()>, ArchiveError>,
-    ) -> Result<(), ArchiveError> {
-        while !self.stop.load(Ordering::Relaxed) {
-            if interrupt.is_requested() {
-                return Err(ArchiveError::Interrupted);
-            }
-            let first = self.next.fetch_add(self.step, Ordering::Relaxed);
-            if first > self.last {
-                break;
-            }
-            let flow = read(first, first.saturating_add(self.step - 1).min(self.last));
-            if !matches!(flow, Ok(ControlFlow::Continue(()))) {
-                self.stop.store(true, Ordering::Relaxed);
-            }
-            if flow?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Begun {
-    fn new(reader: &ArchiveReader, archive: &Path) -> Result<Self, ArchiveError> {
-        let state = begin(reader, archive)?;
-        let (first_row, last_row) = row_bounds(reader, archive, &turns::TABLE)?;
-        Ok(Self { state, first_row, last_row })
-    }
-
-    /// Upper bound of the number of turns, because rowids may have gaps.
-    fn rows(&self) -> i64 {
-        self.last_row.saturating_sub(self.first_row).saturating_add(1)
-    }
-
-    fn rows_between(
-        &self,
-        reader: &ArchiveReader,
-        archive: &Path,
-        bounds: &TsBounds,
-    ) -> Result<i64, ArchiveError> {
-        let (first, end) = &bounds.any_offset;
-        let sql = "SELECT count(*) FROM (SELECT 1 FROM turns WHERE ts >= ?1 AND ts < ?2 LIMIT ?3)";
-        let count =
-            reader.query_row(sql, rusqlite::params![first, end, self.rows() / 4 + 1], |row| row.get(0));
-        reader.settle(count.context(archive, "counting turns"))
-    }
-}
-
-/// Begins a transaction and returns the state row.
-fn begin(reader: &ArchiveReader, archive: &Path) -> Result<ArchiveState, ArchiveError> {
-    reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
-    super::check_version(reader, archive)
-}
-
-/// Returns the first and the last rowid of a table; of an empty table 1 and 0.
-fn row_bounds(reader: &ArchiveReader, archive: &Path, table: &Table) -> Result<(i64, i64), ArchiveError> {
-    let bound = |end: &str| -> Result<Option<i64>, ArchiveError> {
-        let sql = format!("SELECT {end}(rowid) FROM {}", table.name);
-        reader.query_row(&sql, [], |row| row.get(0)).context(archive, "looking for its rows")
-    };
-    Ok((bound("min")?.unwrap_or(1), bound("max")?.unwrap_or(0)))
-}
-
-/// Opens readers whose transactions read the same state: one for each core if `threads` is 0 and the archive is not small.
-fn begin_reading(archive: &Path, threads: usize) -> Result<(Vec<ArchiveReader>, Begun), ArchiveError> {
-    if threads <= 1 {
-        let only = super::open_for_query(archive)?;
-        let begun = only.settle(Begun::new(&only, archive))?;
-        if threads == 1 || begun.rows() < ROWS_FOR_THREADS {
-            return Ok((vec![only], begun));
-        }
-    }
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    begin_together(archive, if threads == 0 { cores() } else { threads })
-}
-
-fn begin_together(archive: &Path, count: usize) -> Result<(Vec<ArchiveReader>, Begun), ArchiveError> {
-    for _ in 0..ATTEMPTS_MAX {
-        let watcher = open::open_read_only(archive)?;
-        let version = || -> Result<i64, ArchiveError> {
-            watcher
-                .query_row("PRAGMA data_version", [], |row| row.get(0))
-                .context(archive, "looking whether it changed")
-        };
-        let before = version()?;
-        let mut readers = Vec::new();
-        let mut states: Vec<Begun> = Vec::new();
-        for _ in 0..count {
-            let reader = super::open_for_query(archive)?;
-            states.push(reader.settle(Begun::new(&reader, archive))?);
-            readers.push(reader);
-        }
-        let is_one = states.windows(2).all(|pair| pair[0].state == pair[1].state);
-        if let (true, true, Some(begun)) = (version()? == before, is_one, states.pop()) {
-            return Ok((readers, begun));
-        }
-    }
-    // Other programs commit all the time, so a single reader reads everything.
-    let reader = super::open_for_query(archive)?;
-    let begun = reader.settle(Begun::new(&reader, archive))?;
-    Ok((vec![reader], begun))
-}
-
-/// Reads the turns within bounds by the index of `ts`, and all undated turns.
-fn read_between<S: Send>(
+/// Reads the turns within bounds, and all undated turns, if they are at most `rows_max`. Otherwise reads no turn and returns `None`.
+fn scan_between<S: Send>(
     readers: &mut [ArchiveReader],
     archive: &Path,
     scan: &TurnScan<'_>,
     bounds: &TsBounds,
-    new: impl Fn() -> S + Sync,
-    each: impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync,
-) -> Result<Vec<S>, ArchiveError> {
+    rows_max: i64,
+    (new, each): (&(impl Fn() -> S + Sync), &(impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync)),
+) -> Result<Option<Vec<S>>, ArchiveError> {
+    if let Some(rows) = rows_between(readers, scan, bounds, rows_max)? {
+        if rows.len() as i64 > rows_max {
+            return Ok(None);
+        }
+        let left = LeftRows::all(0, rows.len() as i64 - 1, readers.len(), ROWS_PER_STEP_MAX);
+        let states = on_each(readers, |reader| {
+            let mut state = new();
+            let mut stored = StoredTurns::open(reader, archive, scan.columns)?;
+            let mut is_whole = true;
+            let read = left.read(scan.interrupt, |first, last| {
+                let read = match (&mut stored, rows.get(first as usize..=last as usize)) {
+                    (Some(stored), Some(rows)) => stored.read(rows, |turn| each(&mut state, turn))?,
+                    _ => None,
+                };
+                is_whole = read.is_some();
+                Ok(read.unwrap_or(ControlFlow::Break(())))
+            });
+            reader.settle(read).map(|()| is_whole.then_some(state))
+        })?;
+        if let Some(states) = states.into_iter().collect() {
+            return Ok(Some(states));
+        }
+    }
+    let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
+    select_between(first, archive, scan, bounds, rows_max, (new, each))
+}
+
+fn index_of_ts(reader: &ArchiveReader) -> Option<StoredIndex<'_>> {
+    StoredIndex::open(reader, "idx_turns_ts", turns::TABLE.name, "ts")
+}
+
+/// The rowids of the turns within bounds and of all undated turns, in order, from the pages of the index of `ts`; some of them if
+/// they are more than `rows_max`. `None` if only SQLite can read the index.
+fn rows_between(
+    readers: &mut [ArchiveReader],
+    scan: &TurnScan<'_>,
+    bounds: &TsBounds,
+    rows_max: i64,
+) -> Result<Option<Vec<i64>>, ArchiveError> {
+    let pages = readers.first().and_then(index_of_ts).map(|index| index.pages());
+    let Some(pages) = pages else { return Ok(None) };
+    let left = LeftRows::all(0, pages - 1, readers.len(), PAGES_PER_STEP_MAX);
+    let rows = on_each(readers, |reader| {
+        let Some(index) = index_of_ts(reader) else { return Ok(None) };
+        let (mut rows, mut buffers, mut is_readable) = (Vec::new(), PageBuffers::default(), true);
+        // Neighbours in the index have mostly the same hour.
+        let (mut dated, mut is_near) = (Vec::new(), true);
+        let read = left.read(scan.interrupt, |first, last| {
+            let read = index.entries((first, last), &mut buffers, |ts, rowid| {
+                let is_time = matches!(ts, ValueRef::Text(ts) if is_time_like(&dated, ts));
+                if is_time && !is_near {
+                    return;
+                }
+                let is_between = matches!(ts, ValueRef::Text(ts) if bounds.have(ts));
+                let is_undated = !is_time && (scan.is_undated)(&text(ts));
+                if is_between || is_undated {
+                    rows.push(rowid);
+                }
+                if let (false, false, ValueRef::Text(ts)) = (is_time, is_undated, ts) {
+                    dated.clear();
+                    dated.extend_from_slice(ts);
+                    is_near = dated.get(..HOUR_LEN).is_none_or(|hour| bounds.may_begin_with(hour));
+                }
+            });
+            is_readable = read.is_ok();
+            let is_enough = !is_readable || rows.len() as i64 > rows_max;
+            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        });
+        reader.settle(read).map(|()| is_readable.then_some(rows))
+    })?;
+    let rows: Option<Vec<Vec<i64>>> = rows.into_iter().collect();
+    let mut rows = rows.map(|rows| rows.concat());
+    rows.iter_mut().for_each(|rows| rows.sort_unstable());
+    Ok(rows)
+}
+
+/// Does the same as [`scan_between`], by SQLite.
+fn select_between<S>(
+    reader: &ArchiveReader,
+    archive: &Path,
+    scan: &TurnScan<'_>,
+    bounds: &TsBounds,
+    rows_max: i64,
+    (new, each): (impl Fn() -> S, impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()>),
+) -> Result<Option<Vec<S>>, ArchiveError> {
+    let (first, end) = &bounds.any_offset;
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM turns WHERE ts >= ?1 AND ts < ?2 LIMIT ?3)";
+    let count =
+        reader.query_row(sql, rusqlite::params![first, end, rows_max + 1], |row| row.get::<_, i64>(0));
+    if reader.settle(count.context(archive, "counting turns"))? > rows_max {
+        return Ok(None);
+    }
     let read_dated = |reader: &ArchiveReader, state: &mut S| -> Result<(), ArchiveError> {
         let mut statement = Select::new(reader, archive, scan.columns, TsBounds::CONDITION)?;
         let _ = statement.read(archive, bounds.values(), |turn| {
@@ -430,66 +386,11 @@ fn read_between<S: Send>(
         }
         Ok(())
     };
-    let pages = readers.first().and_then(index_of_ts).map(|index| index.pages());
-    if let Some(pages) = pages {
-        let left = LeftRows::all(0, pages - 1, readers.len(), PAGES_PER_STEP_MAX);
-        let is_taken = AtomicBool::new(false);
-        let states = on_each(readers, |reader| {
-            let mut state = new();
-            let mut read = || -> Result<bool, ArchiveError> {
-                // One thread reads the turns within the bounds, while the others begin with the index.
-                if !is_taken.swap(true, Ordering::Relaxed) {
-                    read_dated(reader, &mut state)?;
-                }
-                let Some(rows) = undated_in_pages(reader, &left, scan)? else { return Ok(false) };
-                read_undated(reader, &rows, &mut state).map(|()| true)
-            };
-            let read = reader.settle(read());
-            read.map(|is_readable| is_readable.then_some(state))
-        })?;
-        if let Some(states) = states.into_iter().collect() {
-            return Ok(states);
-        }
-    }
-    let Some(reader) = readers.first() else { return Err(ArchiveError::Interrupted) };
     let mut state = new();
     let read = read_dated(reader, &mut state)
         .and_then(|()| undated_in_rows(reader, archive, scan))
         .and_then(|rows| read_undated(reader, &rows, &mut state));
-    reader.settle(read).map(|()| vec![state])
-}
-
-fn index_of_ts(reader: &ArchiveReader) -> Option<StoredIndex<'_>> {
-    StoredIndex::open(reader, "idx_turns_ts", turns::TABLE.name, "ts")
-}
-
-/// The rowids of the undated turns in the pages of the index of `ts` that are left; `None` if a page is unreadable.
-fn undated_in_pages(
-    reader: &ArchiveReader,
-    left: &LeftRows,
-    scan: &TurnScan<'_>,
-) -> Result<Option<Vec<i64>>, ArchiveError> {
-    let Some(index) = index_of_ts(reader) else { return Ok(None) };
-    let (mut undated, mut buffers, mut is_readable) = (Vec::new(), PageBuffers::default(), true);
-    // Neighbours in the index have mostly the same hour.
-    let mut dated = Vec::new();
-    left.read(scan.interrupt, |first, last| {
-        let read = index.entries((first, last), &mut buffers, |ts, rowid| {
-            if matches!(ts, ValueRef::Text(ts) if is_time_like(&dated, ts)) {
-                return;
-            }
-            let ts = text(ts);
-            if (scan.is_undated)(&ts) {
-                undated.push(rowid);
-            } else {
-                dated.clear();
-                dated.extend_from_slice(ts.as_bytes());
-            }
-        });
-        is_readable = read.is_ok();
-        Ok(if is_readable { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-    })?;
-    Ok(is_readable.then_some(undated))
+    reader.settle(read).map(|()| Some(vec![state]))
 }
 
 /// The rowids of all undated turns.
@@ -677,7 +578,10 @@ impl<'c> Select<'c> {
     ) -> Result<ControlFlow<()>, ArchiveError> {
         let mut rows = self.turns.query(values.as_slice()).context(archive, "querying it")?;
         while let Some(row) = rows.next().context(archive, "querying it")? {
-            let names = self.calls.as_mut().map_or(Ok(Vec::new()), |calls| calls_of(row, calls));
+            let names = self
+                .calls
+                .as_mut()
+                .map_or(Ok(Vec::new()), |calls| calls_of(super::values_at(row, [0, 1, 2])?, calls));
             let names = names.context(archive, "reading tool calls")?;
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let values = values_of(row).context(archive, "reading a row")?;
@@ -690,9 +594,61 @@ impl<'c> Select<'c> {
     }
 }
 
-fn calls_of(row: &Row<'_>, calls: &mut Statement<'_>) -> Result<Vec<String>, rusqlite::Error> {
+/// Reads turns from the pages of their table, and the names of the tool calls of each from SQLite.
+struct StoredTurns<'c> {
+    archive: &'c Path,
+    table: StoredTable<'c, FIELDS>,
+    calls: Option<Statement<'c>>,
+    buffers: PageBuffers,
+}
+
+impl<'c> StoredTurns<'c> {
+    /// Returns `None` if only SQLite can read the table.
+    fn open(
+        reader: &'c ArchiveReader,
+        archive: &'c Path,
+        wanted: TurnColumns,
+    ) -> Result<Option<Self>, ArchiveError> {
+        let added = AddedColumns::of(reader).context(archive, "reading its schema")?;
+        let Some(table) = StoredTable::open(reader, turns::TABLE.name, wanted.names(&added)) else {
+            return Ok(None);
+        };
+        let calls = wanted.calls.then(|| reader.prepare(CALLS).context(archive, "preparing a query"));
+        Ok(Some(Self { archive, table, calls: calls.transpose()?, buffers: PageBuffers::default() }))
+    }
+
+    /// Passes the turns with these rowids, which are in order, to `each` until `each` breaks. Returns `None` when a page is
+    /// unreadable.
+    fn read(
+        &mut self,
+        rows: &[i64],
+        mut each: impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<ControlFlow<()>>, ArchiveError> {
+        let Self { archive, table, calls, buffers } = self;
+        let mut failed = Ok(());
+        let flow = table.rows_at(rows, buffers, |values| {
+            let names = calls.as_mut().map_or(Ok(Vec::new()), |calls| {
+                let [source, session, message, ..] = values.map(ToSqlOutput::Borrowed);
+                calls_of([source, session, message], calls)
+            });
+            match names.context(archive, "reading tool calls") {
+                Ok(names) => {
+                    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                    with_fields(values, &names, &mut each)
+                }
+                Err(error) => {
+                    failed = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        failed.map(|()| flow.ok())
+    }
+}
+
+fn calls_of(turn: [ToSqlOutput<'_>; 3], calls: &mut Statement<'_>) -> Result<Vec<String>, rusqlite::Error> {
     let mut names = Vec::new();
-    let mut rows = calls.query(super::values_at(row, [0, 1, 2])?)?;
+    let mut rows = calls.query(turn)?;
     while let Some(call) = rows.next()? {
         names.push(text(call.get_ref(0)?).into_owned());
     }

@@ -5,6 +5,7 @@
 //! archive is missing or has another version, the query returns an error that says how to build the archive. Rows are
 //! passed on one by one, so memory does not grow with their number.
 
+mod all_cores;
 #[cfg(feature = "parquet")]
 mod at_rest;
 #[cfg(feature = "parquet")]
@@ -15,6 +16,7 @@ mod by_time;
 mod every_turn;
 mod stamped;
 mod tables;
+mod turns;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -28,20 +30,18 @@ pub(crate) use self::at_rest::ArchiveAtRest;
 pub(crate) use self::by_time::{ArchiveSnapshot, RowReading};
 #[cfg(feature = "usage")]
 pub(crate) use self::every_turn::{
-    Glimpse, StoredNumber, TsBounds, TurnColumns, TurnFields, TurnScan, scan_turns,
+    Glimpse, ReadBy, StoredNumber, TsBounds, TurnColumns, TurnFields, TurnScan, scan_turns,
 };
 pub use self::tables::{sessions, stamps, tool_calls};
+pub use self::turns::turns;
 use super::build::Paths;
 use super::cursor::Restart;
 use super::error::{ArchiveError, SqliteContext};
 use super::open::{self, ArchiveReader, ArchiveState};
 use super::schema::VERSION;
-use crate::record::columns::{Table, compactions, tool_calls, tool_result_events, turns};
-use crate::record::print::{Object, order, write_fidelity};
-use crate::record::{
-    Filter, ORDINARY, Pattern, PatternKind, RangeEnd, RecordOrder, TimeBound, TimeBounds, passes_tags,
-};
-use crate::scan::json::{Document, Value};
+use crate::record::columns::{Table, compactions, tool_calls, tool_result_events};
+use crate::record::print::{Object, order};
+use crate::record::{Filter, ORDINARY, Pattern, PatternKind, RangeEnd, RecordOrder, TimeBound, TimeBounds};
 use crate::scan::{Io, Source};
 
 /// Selects every source by skipping through an index from one source to the next; for a session whose source is not
@@ -100,6 +100,12 @@ impl Conditions {
     /// Adds a condition on the project of a turn or a session.
     fn add_project(&mut self, filter: &Filter) {
         self.add_patterns(&["project", "project_key"], &filter.project);
+    }
+
+    /// Adds the condition that a row has one of these rowids.
+    fn add_rows(&mut self, rowids: &[i64]) {
+        let rowids: Vec<String> = rowids.iter().map(i64::to_string).collect();
+        self.sql.push(format!("rowid IN ({})", rowids.join(",")));
     }
 
     /// Adds the condition that some pattern matches one of these columns, if there are patterns.
@@ -230,57 +236,6 @@ impl<'q> TableQuery<'q> {
     }
 }
 
-/// Passes the archived turns that pass `filter` to `sink` until `sink` breaks. A turn is compact JSON text. Turns are
-/// sorted by `ts`, `turnIndex` and position in the ledger, in the filter's order. Each turn is passed once, with the
-/// content of its last line.
-///
-/// # Errors
-/// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], [`ArchiveError::Incomplete`],
-/// [`ArchiveError::NotAnArchive`], [`ArchiveError::Damaged`], and any error of SQLite. [`ArchiveError::Changed`] is
-/// returned after rows were passed on; these rows are then invalid.
-pub fn turns(
-    archive: &Path,
-    filter: &Filter,
-    sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
-) -> Result<(), ArchiveError> {
-    let opened = begin_query(archive)?;
-    let sessions = stamped::sessions(&opened.0, &filter.enrichment).context(archive, "reading its stamps");
-    let mut narrowed = filter.clone();
-    match opened.0.settle(sessions)? {
-        Some(sessions) if sessions.is_empty() => return Ok(()),
-        // A range of time is read by its own index.
-        Some(sessions) if filter.session.is_empty() && filter.since.is_none() && filter.until.is_none() => {
-            narrowed.session = sessions.into_iter().map(Pattern::exact).collect();
-        }
-        _ => {}
-    }
-    let mut query = TableQuery::new(archive, &turns::TABLE, TURNS_BY, &narrowed);
-    query.conditions.add_project(filter);
-    for field in turns::enrichment::FIELDS {
-        let of_key = filter.enrichment.iter().filter(|(key, _)| field.member == key);
-        let column = turns::TABLE.columns[field.place];
-        query.conditions.add_patterns(&[column], of_key.map(|(_, pattern)| pattern));
-    }
-    // Looked up in the JSON object, because a path in SQL would give some characters of the key a meaning.
-    let has_column = |key: &str| turns::enrichment::FIELDS.iter().any(|field| field.member == key);
-    let other_keys: Vec<_> = filter.enrichment.iter().filter(|(key, _)| !has_column(key)).cloned().collect();
-    let mut calls = query.calls(&opened, RecordOrder::OldestFirst)?;
-    let mut document = Document::default();
-    let mut text = Vec::new();
-    query.each(&opened, |row| {
-        let enrichment = row.get_ref(turns::ENRICHMENT_JSON)?.as_bytes_or_null()?.unwrap_or(b"{}");
-        if !other_keys.is_empty() {
-            let Ok(object) = document.parse(enrichment) else { return Ok(ControlFlow::Continue(())) };
-            if !passes_tags(&other_keys, |key| object.get(key).and_then(Value::as_str)) {
-                return Ok(ControlFlow::Continue(()));
-            }
-        }
-        text.clear();
-        write_turn(row, enrichment, &mut calls, &mut text)?;
-        Ok(hand_over(&text, sink))
-    })
-}
-
 /// Passes the archived compactions that pass `filter` to `sink`, by `ts`, as [`turns()`] does.
 ///
 /// # Errors
@@ -356,10 +311,16 @@ fn open_for_query(path: &Path) -> Result<ArchiveReader, ArchiveError> {
 /// Opens an archive and begins the transaction of a query: one, so that tool calls and stamps belong to the turns that they
 /// are read with.
 fn begin_query(path: &Path) -> Result<(ArchiveReader, AddedColumns), ArchiveError> {
-    let reader = open_for_query(path)?;
-    reader.execute_batch("BEGIN").context(path, "beginning to read")?;
+    let reader = begin_one(path)?;
     let added = AddedColumns::of(&reader).context(path, "reading its schema")?;
     Ok((reader, added))
+}
+
+/// Opens an archive and begins a transaction.
+fn begin_one(path: &Path) -> Result<ArchiveReader, ArchiveError> {
+    let reader = open_for_query(path)?;
+    reader.execute_batch("BEGIN").context(path, "beginning to read")?;
+    Ok(reader)
 }
 
 /// Returns the state row of an archive of this version.
@@ -424,58 +385,6 @@ impl AddedColumns {
             && !self.0.contains(&(table.name, column));
         (!is_missing).then_some(column)
     }
-}
-
-/// Writes a turn with its tool calls.
-fn write_turn(
-    row: &Row<'_>,
-    enrichment: &[u8],
-    calls: &mut Statement<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), rusqlite::Error> {
-    let (before, behind) = turns::record::FIELDS.split_at(turns::MODEL + 1);
-    let mut turn = Object::new(out);
-    turn.members(before, row)?;
-    let mut usage = turn.object("usage");
-    usage.members(turns::usage::FIELDS, row)?;
-    usage.close();
-    turn.key("toolCalls");
-    write_calls(row, calls, turn.out)?;
-    turn.members(behind, row)?;
-    if row.get_ref(turns::IS_SIDECHAIN)? != ValueRef::Null {
-        let mut subagent = turn.object("subagent");
-        subagent.members(turns::subagent::FIELDS, row)?;
-        subagent.close();
-    }
-    if let ValueRef::Text(class) = row.get_ref(turns::ATTRIBUTION_FIDELITY)? {
-        let is_set = |place: usize| {
-            row.get_ref(place).map(|value| matches!(value, ValueRef::Integer(number) if number != 0))
-        };
-        write_fidelity(&mut turn, class, is_set(turns::TOKENS_PRESENT)?, is_set(turns::COST_PRESENT)?);
-    }
-    turn.key("enrichment");
-    turn.out.extend_from_slice(enrichment);
-    turn.close();
-    Ok(())
-}
-
-fn write_calls(row: &Row<'_>, calls: &mut Statement<'_>, out: &mut Vec<u8>) -> Result<(), rusqlite::Error> {
-    let members = order(tool_calls::call::FIELDS, tool_calls::TOOL_NAME, &[tool_calls::ARGS_HASH]);
-    let of_turn = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID];
-    let mut rows = calls.query(values_at(row, of_turn)?)?;
-    out.push(b'[');
-    let mut is_first = true;
-    while let Some(call) = rows.next()? {
-        if !is_first {
-            out.push(b',');
-        }
-        is_first = false;
-        let mut object = Object::empty(out);
-        object.members(members.clone(), call)?;
-        object.close();
-    }
-    out.push(b']');
-    Ok(())
 }
 
 #[cfg(test)]

@@ -101,20 +101,35 @@ impl Instant {
     }
 }
 
+/// The length of a time up to its hour.
+#[cfg(feature = "usage")]
+pub(crate) const HOUR_LEN: usize = "2026-10-25T13".len();
+
 /// Whether a text is a time because it has the hour of another text, which is a time, and ends with `:mm:ss.mmmZ`. A
 /// comparison is faster than parsing. `false` says nothing about a text.
 #[cfg(feature = "usage")]
 #[inline]
 pub(crate) fn is_time_like(known: &[u8], text: &[u8]) -> bool {
-    const HOUR_LEN: usize = "2026-10-25T13".len();
     let (Some(known), Some((hour, rest))) =
         (known.first_chunk::<HOUR_LEN>(), text.split_first_chunk::<HOUR_LEN>())
     else {
         return false;
     };
-    matches!(rest, [b':', b'0'..=b'5', b'0'..=b'9', b':', b'0'..=b'5', b'0'..=b'9', b'.', fraction @ .., b'Z']
-        if fraction.len() == 3 && fraction.iter().all(u8::is_ascii_digit))
-        && known == hour
+    let (11, Some(start), Some(end)) = (rest.len(), rest.first_chunk(), rest.last_chunk()) else {
+        return false;
+    };
+    known == hour && is_within(start, b":00:00.0", b":59:59.9") && is_within(end, b":00.000Z", b":59.999Z")
+}
+
+/// Whether each byte is at most the byte of `most`, and at least the byte of `least`, where `least` has zeros or the byte of `most`.
+#[cfg(feature = "usage")]
+#[inline]
+fn is_within(text: &[u8; 8], least: &[u8; 8], most: &[u8; 8]) -> bool {
+    let [text, least, most] = [text, least, most].map(|bytes| u64::from_le_bytes(*bytes));
+    let above = text ^ least;
+    // A byte that is too great sets its highest bit.
+    let over = above.wrapping_add(0x7f7f_7f7f_7f7f_7f7f - (most ^ least));
+    (above | over) & 0x8080_8080_8080_8080 == 0
 }
 
 /// The next `count` digits as a number.
