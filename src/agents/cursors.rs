@@ -5,7 +5,7 @@
 //! and has exactly its form. The second is derived: without it, a run reads some logs and the turns of the ledger again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::AgentsError;
 use super::js::{self, KeyOrder, RecordText};
@@ -14,6 +14,7 @@ use super::ledger_turns::NotedLedger;
 use super::pass::Agent;
 use crate::disk::{self, Replacing};
 use crate::home::{Home, LockName};
+use crate::ledger::Ledger;
 use crate::lock::with_lock;
 use crate::scan::json::{Document, Kind, Value, trim_js, write_js_string};
 
@@ -93,24 +94,31 @@ impl Cursors {
         Ok(Cursors { entries, changed: Vec::new() })
     }
 
-    /// Deletes the cursors of a home whose ledger is missing or empty and had bytes before: they describe what that ledger had.
-    /// Returns whether there were any. They are deleted before a record is appended, because a run that is killed after its first
-    /// append would leave the cursors of the other logs with a ledger that lacks their records.
-    pub(super) fn forget_without_ledger(home: &Home) -> Result<bool, AgentsError> {
-        let describe_nothing =
+    /// Forgets what a home knows of a ledger that is missing or empty and had records: deletes the cursors, and sets the
+    /// ids aside, because with either of them a run would not write the records again. Returns the new paths of the ids;
+    /// none if there was nothing to forget.
+    ///
+    /// This is done before a record is appended, because a run that is killed after its first append would leave the cursors
+    /// of the other logs with a ledger that lacks their records. The cursors go first: if a run is killed after them, the ids
+    /// tell the next run that the ledger is lost.
+    pub(super) fn forget_without_ledger(home: &Home) -> Result<Option<Vec<PathBuf>>, AgentsError> {
+        let ledger = Ledger::new(home.clone());
+        let has_cursors =
             || Ok::<_, AgentsError>(is_ledger_lost(home)? && !parse(&read(&home.cursors())?).is_empty());
-        if !describe_nothing()? {
-            return Ok(false);
+        if !has_cursors()? && ledger.orphaned_indexes()?.is_empty() {
+            return Ok(None);
         }
-        with_lock(&home.lock(LockName::Cursors), |held| {
+        let had_cursors = with_lock(&home.lock(LockName::Cursors), |held| {
             // Another run may have appended records meanwhile.
-            if !describe_nothing()? {
+            if !has_cursors()? {
                 return Ok(false);
             }
             held.still_held()?;
             disk::replace(&home.cursors(), &print(&[]), Replacing::Unsynced)?;
             Ok::<_, AgentsError>(true)
-        })
+        })?;
+        let set_aside = ledger.set_orphaned_indexes_aside()?;
+        Ok((had_cursors || !set_aside.is_empty()).then_some(set_aside))
     }
 
     /// Returns the cursor of a log, if it has this kind.

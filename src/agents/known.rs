@@ -84,9 +84,16 @@ impl LedgerWitness {
     }
 }
 
-/// Returns whether a home has no ledger, or an empty one.
+/// Returns whether a home has no ledger, or an empty one. A link that leads nowhere is an error, because the disk that has
+/// the ledger may be away.
 pub(super) fn is_without_ledger(home: &Home) -> Result<bool, AgentsError> {
-    let found = disk::if_there(disk::metadata_of_target(&home.ledger()))?;
+    let ledger = home.ledger();
+    let found = disk::if_there(disk::metadata_of_target(&ledger))?;
+    if found.is_none() && disk::if_there(disk::metadata(&ledger))?.is_some() {
+        let reason =
+            "it is a symbolic link that leads nowhere: restore the file that it names, or remove the link";
+        return Err(AgentsError::Unusable { path: ledger, reason: reason.into() });
+    }
     Ok(found.is_none_or(|found| found.len_bytes == 0))
 }
 

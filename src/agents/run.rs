@@ -164,14 +164,21 @@ impl Ingest {
         Ok(report)
     }
 
-    /// Forgets how far logs were read when the ledger with their records is gone, so that they are read from their beginning.
+    /// Forgets how far logs were read, and the ids of their records, when the ledger with these records is gone. So the logs are
+    /// read from their beginning, and their records are written again.
     pub(super) fn forget_without_ledger(&self, observer: &mut dyn IngestObserver) -> Result<(), AgentsError> {
         let may_forget = !self.options.check && !self.options.as_reference;
-        if may_forget && Cursors::forget_without_ledger(&self.home)? {
-            observer.note(&format!(
-                "[burn] ingest: {} is missing or empty, so all logs are read from their beginning",
-                self.home.ledger().display()
-            ));
+        let Some(set_aside) =
+            may_forget.then(|| Cursors::forget_without_ledger(&self.home)).transpose()?.flatten()
+        else {
+            return Ok(());
+        };
+        observer.note(&format!(
+            "[burn] ingest: {} is missing or empty, so all logs are read from their beginning",
+            self.home.ledger().display()
+        ));
+        for path in set_aside {
+            observer.note(&format!("[burn] ingest: ids of the lost ledger are kept in {}", path.display()));
         }
         Ok(())
     }

@@ -91,6 +91,11 @@ fn remedy(operation: &Operation, path: &Path, reason: &io::Error) -> Cow<'static
     if reason.raw_os_error() == Some(libc::ELOOP) {
         return Cow::Borrowed("; symbolic links are not followed here: put the file itself in this place");
     }
+    if reason.kind() == io::ErrorKind::AlreadyExists && path.is_symlink() && !path.exists() {
+        return Cow::Borrowed(
+            "; it is a symbolic link that leads nowhere: restore what it names, or remove the link",
+        );
+    }
     Cow::Borrowed(match reason.kind() {
         io::ErrorKind::NotFound if matches!(operation, Operation::Create | Operation::CreateDirectory) => {
             let directory = parent_of(path).display();

@@ -383,6 +383,39 @@ impl Ledger {
         })
     }
 
+    /// Returns the index files that have lines although the ledger is missing or empty.
+    #[cfg(feature = "agents")]
+    pub(crate) fn orphaned_indexes(&self) -> Result<Vec<PathBuf>, disk::Error> {
+        let home = self.home();
+        let has_bytes = |path: &Path| {
+            let found = disk::if_there(disk::metadata_of_target(path))?;
+            Ok::<_, disk::Error>(found.is_some_and(|found| found.len_bytes > 0))
+        };
+        let mut orphaned = Vec::new();
+        if !has_bytes(&home.ledger())? {
+            for index in [home.ids_index(), home.fingerprints_index()] {
+                if has_bytes(&index)? {
+                    orphaned.push(index);
+                }
+            }
+        }
+        Ok(orphaned)
+    }
+
+    /// Renames the index files of a lost ledger and returns their new paths: otherwise no append would write the lost
+    /// records again. They are kept, because their ids are the only trace of the lost lines.
+    #[cfg(feature = "agents")]
+    pub(crate) fn set_orphaned_indexes_aside(&self) -> Result<Vec<PathBuf>, LedgerError> {
+        self.locked(LockName::Ledger, |_| {
+            self.locked(LockName::LedgerIndex, |held| {
+                held.still_held()?;
+                let orphaned = self.orphaned_indexes()?;
+                let set_aside = orphaned.iter().map(|index| disk::set_aside(index, ".set-aside"));
+                Ok(set_aside.collect::<Result<_, _>>()?)
+            })
+        })
+    }
+
     /// Rebuilds both index files from the ledger, and the sorted ids too. Other processes may append while the ledger
     /// is read; the lines they appended are read under lock `ledger` at the end.
     ///

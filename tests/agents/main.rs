@@ -21,6 +21,8 @@ mod ingest;
 mod install;
 #[cfg(unix)]
 mod left_out;
+#[cfg(unix)]
+mod lost_ledger;
 mod opencode_database;
 mod stamps;
 #[cfg(target_os = "linux")]

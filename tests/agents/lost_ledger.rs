@@ -1,0 +1,110 @@
+//! A ledger that is lost while its index, cursors and other files remain: a run writes its records again, or ends before it
+//! has changed anything.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::Value;
+
+use crate::ingest::{Log, User, age};
+
+fn user_with_log() -> User {
+    let user = User::new();
+    fs::write(user.log("s.jsonl"), Log::conversation(4).bytes()).unwrap();
+    age(&user.log("s.jsonl"), 3600);
+    user
+}
+
+#[test]
+fn the_records_of_a_lost_ledger_are_written_again_though_its_index_remains() {
+    for is_emptied in [false, true] {
+        let user = user_with_log();
+        user.ingest(&[]);
+        let home = user.path(".relayburn");
+        let wanted = user.lines();
+        let indexes = ["ledger.idx", "ledger.content.idx"];
+        let before = indexes.map(|name| fs::read(home.join(name)).unwrap());
+        match is_emptied {
+            true => fs::write(home.join("ledger.jsonl"), "").unwrap(),
+            false => fs::remove_file(home.join("ledger.jsonl")).unwrap(),
+        }
+        user.ingest(&["--check"]);
+        let kept = indexes.map(|name| fs::read(home.join(name)).unwrap());
+        assert_eq!(kept, before, "a check changes nothing");
+
+        let said = String::from_utf8(user.ingest(&[]).stderr).unwrap();
+        assert!(said.contains("all logs are read from their beginning"), "{said}");
+        assert!(said.contains("ledger.idx.set-aside"), "{said}");
+        assert_eq!(user.lines(), wanted, "emptied: {is_emptied}");
+        let aside = indexes.map(|name| fs::read(home.join(format!("{name}.set-aside"))).unwrap());
+        assert_eq!(aside, before);
+        let again = String::from_utf8(user.ingest(&[]).stderr).unwrap();
+        assert!(!again.contains("from their beginning"), "{again}");
+        assert_eq!(user.lines(), wanted);
+    }
+}
+
+#[test]
+fn ids_alone_show_that_a_ledger_is_lost() {
+    // A run that was killed after it had emptied the cursors leaves the ids.
+    let user = user_with_log();
+    user.ingest(&[]);
+    let wanted = user.lines();
+    let home = user.path(".relayburn");
+    for name in ["ledger.jsonl", "cursors.json", "ingest.side.json"] {
+        fs::remove_file(home.join(name)).unwrap();
+    }
+    user.ingest(&[]);
+    assert_eq!(user.lines(), wanted);
+}
+
+#[test]
+fn two_runs_at_once_write_the_records_of_a_lost_ledger_once() {
+    for _ in 0..3 {
+        let user = user_with_log();
+        user.ingest(&[]);
+        let wanted = user.lines();
+        fs::remove_file(user.path(".relayburn/ledger.jsonl")).unwrap();
+        let runs = [0, 1].map(|_| user.burn(&["ingest", "--quiet"]).spawn().unwrap());
+        for mut run in runs {
+            assert!(run.wait().unwrap().success());
+        }
+        assert_eq!(user.lines(), wanted);
+    }
+}
+
+#[test]
+fn a_ledger_that_is_a_link_to_nothing_is_named_before_anything_is_written() {
+    let user = user_with_log();
+    user.ingest(&[]);
+    let home = user.path(".relayburn");
+    let elsewhere = user.path("elsewhere.jsonl");
+    fs::rename(home.join("ledger.jsonl"), &elsewhere).unwrap();
+    symlink(user.path("away/ledger.jsonl"), home.join("ledger.jsonl")).unwrap();
+    let cursors = fs::read(home.join("cursors.json")).unwrap();
+    fs::remove_dir_all(home.join("content")).unwrap();
+    let output = user.burn(&["ingest"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ledger.jsonl") && said.contains("a symbolic link that leads nowhere"), "{said}");
+    assert_eq!(fs::read(home.join("cursors.json")).unwrap(), cursors);
+    assert!(home.join("ledger.idx").exists() && !home.join("content").exists());
+    // The disk is there again.
+    fs::create_dir(user.path("away")).unwrap();
+    fs::rename(&elsewhere, user.path("away/ledger.jsonl")).unwrap();
+    let again: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
+    assert_eq!(again["bytesRead"], 0);
+}
+
+#[test]
+fn content_that_is_a_link_to_nothing_is_named_as_one() {
+    let user = user_with_log();
+    let home = user.path(".relayburn");
+    fs::create_dir(&home).unwrap();
+    symlink(user.path("away"), home.join("content")).unwrap();
+    let output = user.burn(&["ingest"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("content") && said.contains("a symbolic link that leads nowhere"), "{said}");
+    assert!(!home.join("ledger.jsonl").exists());
+}
