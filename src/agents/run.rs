@@ -13,6 +13,7 @@ mod reading;
 mod unanswered;
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
 use crate::ledger::{AppendOptions, Batch, Ledger, SidecarLines};
 use crate::lock::with_lock_unless;
-use crate::record::RecordKind;
+use crate::record::{Id, RecordKind};
 use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::json::{Document, Value};
 
@@ -202,6 +203,8 @@ pub(super) struct DatabaseImport {
     results: HashSet<u64>,
     /// The numbers of the sessions with events of hooks.
     numbers: HashMap<Vec<u8>, hook::Numbers>,
+    /// The session of the first turn with each fingerprint.
+    sessions: HashMap<Id, u64>,
 }
 
 impl DatabaseImport {
@@ -211,6 +214,19 @@ impl DatabaseImport {
 
     fn has_result(&self, key: Option<u64>) -> bool {
         key.is_some_and(|key| self.results.contains(&key))
+    }
+
+    /// Whether an earlier turn of the session had this fingerprint. Two rows of a session are two turns, while a row of
+    /// another session may be a copy.
+    fn is_another_turn_of(&mut self, session: u64, fingerprint: Option<Id>) -> bool {
+        match fingerprint.map(|fingerprint| self.sessions.entry(fingerprint)) {
+            Some(Entry::Occupied(first)) => *first.get() == session,
+            Some(Entry::Vacant(none)) => {
+                none.insert(session);
+                false
+            }
+            None => false,
+        }
     }
 }
 

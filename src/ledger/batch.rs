@@ -274,6 +274,12 @@ impl Batch {
         })
     }
 
+    /// The fingerprint of the turn that was pushed last.
+    #[cfg(feature = "agents")]
+    pub(crate) fn last_fingerprint(&self) -> Option<Id> {
+        self.entries.last().and_then(|entry| entry.fingerprint)
+    }
+
     /// Compares the turn that was pushed last with others by its id alone, because its id is certain: agents that work side
     /// by side have turns with equal times, models and counts.
     pub(crate) fn compare_last_by_id_alone(&mut self) {

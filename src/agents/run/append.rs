@@ -10,7 +10,7 @@ use crate::agents::claude::CARRIED;
 use crate::agents::js::RecordText;
 use crate::agents::known::{EventNote, LineNote, RecordNotes, ResultNote, TurnNote};
 use crate::ledger::WrittenLines;
-use crate::record::{Id, IdSet};
+use crate::record::IdSet;
 use crate::scan::json::trim_js;
 
 /// A batch that is being filled, with the kinds of its lines.
@@ -364,7 +364,11 @@ impl Run<'_> {
             return Ok(());
         }
         if let Some(turn) = notes.turn {
-            if is_certain(queued, turn) {
+            let fingerprint = filling.batch.last_fingerprint();
+            let import = self.import.as_mut();
+            if import.is_some_and(|import| import.is_another_turn_of(turn.session, fingerprint))
+                || is_certain(queued, turn)
+            {
                 filling.batch.compare_last_by_id_alone();
             }
             self.ingest.known.add_turn(turn);
