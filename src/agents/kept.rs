@@ -5,7 +5,7 @@
 //! lengths and hashes and no text, whatever `RELAYBURN_CONTENT_STORE` says; a call that is handled twice is written
 //! once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::hook::HookRecords;
 use super::js::{self, RecordText};
@@ -109,7 +109,7 @@ fn folder(home: &Home) -> PathBuf {
 const CALL_MAX_BYTES: u64 = 16 << 20;
 
 /// Reads a regular file up to the greatest length. A pipe is refused, because opening it would wait.
-fn read_regular(path: &std::path::Path) -> Result<Vec<u8>, disk::Error> {
+fn read_regular(path: &Path) -> Result<Vec<u8>, disk::Error> {
     let file = disk::File::open_read(path)?;
     let len_bytes = file.metadata()?.len_bytes.min(CALL_MAX_BYTES);
     let mut bytes = vec![0; len_bytes as usize];
@@ -117,20 +117,57 @@ fn read_regular(path: &std::path::Path) -> Result<Vec<u8>, disk::Error> {
     Ok(bytes)
 }
 
-/// Returns the kept calls, oldest first. A file of another program is left alone.
-pub(super) fn kept(home: &Home) -> Vec<Kept> {
+/// Whether a file has the name that [`keep_hook`] gives.
+fn is_named_as_kept(path: &Path) -> bool {
+    let parts = |name: &str| {
+        let mut parts = name.strip_suffix(".json")?.split('-');
+        let [ms, process, uuid] = [parts.next()?, parts.next()?, parts.next()?];
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_uuid = uuid.len() == 32 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Some(parts.next().is_none() && is_number(ms) && is_number(process) && is_uuid)
+    };
+    path.file_name().and_then(|name| parts(name.to_str()?)) == Some(true)
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<Kept, String> {
+    let mut document = Document::default();
+    let root = document.parse(trim_js(text)).map_err(|error| error.to_string())?;
+    let reason = js::any_text(root, "reason").ok_or("it has no reason")?;
+    Ok(Kept {
+        reason: js::to_utf8(reason).into_owned(),
+        call: HookCall::of_kept(root),
+        path: path.to_owned(),
+    })
+}
+
+/// Returns the kept calls, oldest first. A damaged call is named, and renamed so that no later run names it again. A file
+/// of another program is left alone.
+pub(super) fn kept(home: &Home, note: &mut dyn FnMut(&str)) -> Vec<Kept> {
     let paths = disk::list(&folder(home)).unwrap_or_default();
     let read = |path: PathBuf| {
-        if path.extension()? != "json" {
-            return None;
-        }
-        let text = read_regular(&path).ok()?;
-        let mut document = Document::default();
-        let root = document.parse(trim_js(&text)).ok()?;
-        let reason = js::to_utf8(js::any_text(root, "reason")?).into_owned();
-        Some(Kept { reason, call: HookCall::of_kept(root), path })
+        let text = match read_regular(&path) {
+            Ok(text) => text,
+            // Another run has handled the call.
+            Err(error) if error.is_not_found() => return None,
+            Err(error) => {
+                note(&format!("[burn] ingest: a kept call of a hook: {error}; the next run tries again"));
+                return None;
+            }
+        };
+        let damage = match parse(&path, &text) {
+            Ok(kept) => return Some(kept),
+            Err(damage) => damage,
+        };
+        let aside = disk::with_suffix(&path, ".damaged");
+        let fate = match disk::rename(&path, &aside) {
+            Ok(()) => format!("it is kept as {}", aside.display()),
+            Err(error) if error.is_not_found() => return None,
+            Err(error) => error.to_string(),
+        };
+        note(&format!("[burn] ingest: {} is a damaged call of a hook: {damage}; {fate}", path.display()));
+        None
     };
-    paths.into_iter().filter_map(read).collect()
+    paths.into_iter().filter(|path| is_named_as_kept(path)).filter_map(read).collect()
 }
 
 #[cfg(test)]
@@ -147,7 +184,7 @@ mod tests {
         let call = HookCall::parse(payload).unwrap().unwrap();
         keep_hook(&home, Some(&call), "no time").unwrap();
         keep_hook(&home, None, "no JSON").unwrap();
-        let mut found = kept(&home);
+        let mut found = kept(&home, &mut |note| panic!("{note}"));
         found.sort_by_key(|kept| kept.call.is_none());
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].call.as_ref(), &found[0].reason[..]), (Some(&call), "no time"));

@@ -89,9 +89,25 @@ impl ReadOptions {
         self.now_ms - mtime_ms >= AT_REST_MS
     }
 
-    /// The same for a log that was seen to change at `changed_ms`, whatever its modification time.
+    /// The same for a log that was seen to change at `changed_ms`, whatever its modification time. A time later than the run
+    /// says nothing, so that such a log is at rest when it was seen unchanged for so long.
     pub(super) fn has_settled(&self, mtime_ms: f64, changed_ms: Option<f64>) -> bool {
-        self.is_at_rest(mtime_ms) && changed_ms.is_none_or(|changed_ms| self.is_at_rest(changed_ms))
+        match changed_ms {
+            Some(changed_ms) => {
+                (self.is_at_rest(mtime_ms) || self.is_later(mtime_ms)) && self.is_at_rest(changed_ms)
+            }
+            None => self.is_at_rest(mtime_ms),
+        }
+    }
+
+    fn is_later(&self, mtime_ms: f64) -> bool {
+        mtime_ms > self.now_ms
+    }
+
+    /// When a log was first seen in its present state: the time that an earlier reading has noted, else now if the log's
+    /// modification time is later than now.
+    pub(super) fn seen_ms(&self, mtime_ms: f64, noted_ms: Option<f64>) -> Option<f64> {
+        noted_ms.or_else(|| self.is_later(mtime_ms).then_some(self.now_ms))
     }
 }
 
@@ -180,11 +196,12 @@ impl Pass<'_> {
     /// When the log was first seen in its present state, if an earlier reading knows. `before` has the metadata of that
     /// reading.
     pub(super) fn changed_ms(&self, before: Option<(Stat, Option<f64>)>) -> Option<f64> {
-        match before {
+        let noted_ms = match before {
             Some((stat, changed_ms)) if stat == self.stat => changed_ms,
             Some(_) => Some(self.options.now_ms),
             None => None,
-        }
+        };
+        self.options.seen_ms(self.stat.mtime_ms, noted_ms)
     }
 
     /// Returns the facts that the reader has prepared.

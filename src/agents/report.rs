@@ -97,7 +97,8 @@ pub struct NamedLine {
     pub path: PathBuf,
     /// Byte offset of the line.
     pub offset: u64,
-    /// Length of the line in bytes; 0 for a message of several lines.
+    /// Length of the line in bytes; of a message of several lines, the first. Offset and length are 0 for a row of a database
+    /// and a message of OpenCode, which [`NamedLine::detail`] names.
     pub len_bytes: u64,
     /// Why.
     pub reason: Reason,

@@ -95,12 +95,18 @@ impl Ingest {
         &self.home
     }
 
-    /// The given roots of an agent, else its default roots. `user` is the user's folder.
+    /// The given roots of an agent, else its default roots, as absolute paths. `user` is the user's folder.
     pub(super) fn roots_of(&self, agent: Agent, user: &Path) -> Vec<PathBuf> {
         let given = self.options.roots.iter().filter(|(of, _)| *of == agent);
         let given: Vec<PathBuf> = given.map(|(_, root)| root.clone()).collect();
         let of = RootsOf { user, as_reference: self.options.as_reference, variable: &settings::variable };
-        if given.is_empty() { roots_of(agent, &of) } else { given }
+        let roots = if given.is_empty() { roots_of(agent, &of) } else { given };
+        // Cursors and records have the paths of logs, and another run may begin in another directory.
+        let absolute = |root: PathBuf| match root.is_relative() && !self.options.as_reference {
+            true => std::path::absolute(&root).unwrap_or(root),
+            false => root,
+        };
+        roots.into_iter().map(absolute).collect()
     }
 
     /// The agents whose logs a run reads, in order.

@@ -5,6 +5,20 @@ use std::path::{Path, PathBuf};
 
 use crate::disk;
 
+/// The folders of a variable that lists several, with commas. An empty entry is none, because it would be the current
+/// directory.
+pub(super) fn folders_of(list: &Path) -> Vec<PathBuf> {
+    #[cfg(unix)]
+    let folders = {
+        use std::os::unix::ffi::OsStrExt;
+        let parts = list.as_os_str().as_bytes().split(|byte| *byte == b',');
+        parts.map(|part| PathBuf::from(std::ffi::OsStr::from_bytes(part.trim_ascii()))).collect::<Vec<_>>()
+    };
+    #[cfg(not(unix))]
+    let folders: Vec<_> = list.to_string_lossy().split(',').map(|part| PathBuf::from(part.trim())).collect();
+    folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()).collect()
+}
+
 /// A folder or a file that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Unreadable {

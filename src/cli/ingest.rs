@@ -149,8 +149,20 @@ impl IngestArgs {
                 "changing the settings of Claude Code excludes --watch, --hook, --json, --check and --report",
             );
         }
+        self.warn_of_unread_roots();
         self.watching.check(self.watch, self.quiet);
         Ok(())
+    }
+
+    fn warn_of_unread_roots(&self) {
+        for (agent, _) in &self.root {
+            if !self.agent.is_empty() && !self.agent.contains(agent) && !self.quiet {
+                let name = agent.as_str();
+                warn(&format!(
+                    "--root {name}=DIR only has an effect with --agent {name}, or without --agent"
+                ));
+            }
+        }
     }
 }
 

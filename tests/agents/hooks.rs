@@ -191,6 +191,24 @@ fn what_a_hook_failed_at_is_said_once_by_the_next_run() {
 }
 
 #[test]
+fn a_damaged_call_is_named_once_and_kept_aside() {
+    let user = User::new();
+    let hooks = user.home().join("hooks");
+    fs::create_dir_all(&hooks).unwrap();
+    let name = format!("0001777000000-12-{}.json", "0af".repeat(11).split_at(32).0);
+    for (name, text) in [(&name[..], "{\"garbage"), ("notes.json", "mine")] {
+        fs::write(hooks.join(name), text).unwrap();
+    }
+    let said = String::from_utf8(user.ingest().stderr).unwrap();
+    assert!(said.contains(&name) && said.contains("damaged call of a hook"), "{said}");
+    assert_eq!(fs::read_to_string(hooks.join(format!("{name}.damaged"))).unwrap(), "{\"garbage");
+    assert_eq!(fs::read_to_string(hooks.join("notes.json")).unwrap(), "mine");
+    assert!(!hooks.join(&name).exists());
+    let again = String::from_utf8(user.ingest().stderr).unwrap();
+    assert!(!again.contains(&name), "{again}");
+}
+
+#[test]
 fn a_log_outside_of_all_roots_is_read_when_a_kept_hook_names_it() {
     let user = User::new();
     let log = user.0.path().join("elsewhere.jsonl");

@@ -555,6 +555,21 @@ fn open_messages_are_named() {
     let length = text_of(&lines[1..]).len();
     assert_eq!(open(&rollout)[0]["length"], length);
     assert!(open(&path)[0]["detail"].as_str().unwrap().contains("a1"));
+
+    // The message of several lines is named by its first line.
+    let first = answer(2, "m", json!({"output_tokens": 5}));
+    fs::write(
+        user.log("s.jsonl"),
+        text_of(&[prompt(1), first.clone(), answer(3, "m", json!({"output_tokens": 6}))]),
+    )
+    .unwrap();
+    fs::remove_file(&report).unwrap();
+    user.ingest(&["--report", report.to_str().unwrap()]);
+    let named = &open(&user.log("s.jsonl"))[0];
+    let place = (text_of(&[prompt(1)]).len(), text_of(&[first]).len());
+    let length = named["length"].as_u64().unwrap() as usize;
+    assert_eq!(named["offset"], place.0);
+    assert!(length == place.1 || length + 1 == place.1, "{named}");
 }
 
 #[test]
@@ -677,4 +692,29 @@ fn a_resumed_session_that_is_read_in_parts_copies_nothing_of_its_parent() {
         .map(|cut| [cut, (child.len(), 3600)])
         .collect();
     common::in_parallel(&cases, |cuts| assert_eq!(read(cuts), wanted, "{cuts:?}"));
+}
+
+#[test]
+fn a_log_whose_time_lies_in_the_future_comes_to_rest() {
+    let user = User::new();
+    let mut open = answer(4, "m2", json!({"output_tokens": 6}));
+    open["message"]["stop_reason"] = Value::Null;
+    let log = user.log("s.jsonl");
+    fs::write(&log, text_of(&[prompt(1), answer(2, "m1", json!({"output_tokens": 5})), prompt(3), open]))
+        .unwrap();
+    let later = std::time::SystemTime::now() + Duration::from_secs(86_400);
+    fs::File::open(&log).unwrap().set_modified(later).unwrap();
+    for _ in 0..2 {
+        let told = document(&user.ingest(&["--json"]));
+        assert_eq!(told["openMessages"], 1, "{told}");
+    }
+    // Runs have seen it as it is for 20 minutes.
+    let path = user.path(".relayburn/ingest.side.json");
+    let mut side: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let seen = &mut side["files"][log.to_str().unwrap()]["seenMs"];
+    *seen = json!(seen.as_f64().unwrap() - 1_200_000.0);
+    fs::write(&path, side.to_string()).unwrap();
+    let told = document(&user.ingest(&["--json"]));
+    assert_eq!((&told["openMessages"], &told["appended"]["turns"]), (&json!(0), &json!(1)), "{told}");
+    assert_eq!(turns(&user).len(), 2);
 }

@@ -24,6 +24,8 @@ mod left_out;
 #[cfg(unix)]
 mod lost_ledger;
 mod opencode_database;
+#[cfg(unix)]
+mod roots;
 mod stamps;
 #[cfg(target_os = "linux")]
 mod watch;

@@ -65,10 +65,8 @@ const WITNESS_BYTES: u64 = 4096;
 pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     let mut roots = vec![of.user.join(".claude/projects")];
     if !of.as_reference {
-        roots.extend((of.variable)("CLAUDE_CONFIG_DIR").iter().flat_map(|dirs| {
-            let dirs = dirs.to_string_lossy().into_owned();
-            dirs.split(',').map(|dir| Path::new(dir.trim()).join("projects")).collect::<Vec<_>>()
-        }));
+        let dirs = (of.variable)("CLAUDE_CONFIG_DIR").map(|dirs| walk::folders_of(&dirs)).unwrap_or_default();
+        roots.extend(dirs.into_iter().map(|dir| dir.join("projects")));
         let config = (of.variable)("XDG_CONFIG_HOME").unwrap_or_else(|| of.user.join(".config"));
         roots.push(config.join("claude/projects"));
     }
@@ -144,6 +142,8 @@ struct Reader<'r> {
     continues: Option<Vec<u8>>,
     /// The stamp of the branch that an earlier pass kept for the next turn.
     carried: Option<Vec<u8>>,
+    /// When the log was first seen as it is, if its modification time is later.
+    seen_ms: Option<f64>,
     /// Byte offset of the next piece.
     at: u64,
     /// Byte offset up to which the last piece has read.
@@ -200,6 +200,8 @@ impl<'r> Reader<'r> {
     fn open(pass: &Pass<'r>) -> Result<Opened<'r>, AgentsError> {
         let cursor = pass.cursor.and_then(ClaudeCursor::parse);
         let stat = pass.stat;
+        let is_as_seen = cursor.as_ref().is_some_and(|cursor| cursor.mtime_ms == stat.mtime_ms);
+        let noted_ms = pass.side.filter(|_| is_as_seen).and_then(seen_ms_of);
         let size = stat.size_bytes as f64;
         // A log that was not written since is not opened.
         let is_same = |cursor: &ClaudeCursor| cursor.mtime_ms == stat.mtime_ms && cursor.offset == size;
@@ -230,6 +232,7 @@ impl<'r> Reader<'r> {
             compared: None,
             continues: None,
             carried: None,
+            seen_ms: pass.options.seen_ms(stat.mtime_ms, noted_ms),
             at,
             seen: 0,
             piece_bytes: pass.options.part_until.map_or(PIECE_BYTES, |_| SMALL_PIECE_BYTES),
@@ -349,7 +352,7 @@ impl<'r> Reader<'r> {
         let has_more = reached < size && reached >= wanted && !self.options.as_reference;
         let waiting = if has_more {
             PieceEnd::ForAll
-        } else if self.options.is_at_rest(self.stat.mtime_ms) {
+        } else if self.options.has_settled(self.stat.mtime_ms, self.seen_ms) {
             PieceEnd::Nothing
         } else if self.options.now_ms - self.stat.mtime_ms >= SETTLED_MS {
             PieceEnd::ForPrompts
@@ -408,12 +411,21 @@ impl<'r> Reader<'r> {
         let mut side = RecordText::default();
         side.number("offset", self.at as f64);
         side.text("before", hash.as_bytes());
+        if let Some(seen_ms) = self.seen_ms {
+            side.number("seenMs", seen_ms);
+        }
         if let Some(evidence) = evidence {
             side.raw("evidence", evidence);
             side.flag_if("isCompared", is_compared);
         }
         Some(side.finish())
     }
+}
+
+/// The time in a note at which the log was first seen in its state.
+fn seen_ms_of(side: &[u8]) -> Option<f64> {
+    let mut document = Document::default();
+    js::number(document.parse(side).ok()?, "seenMs")
 }
 
 /// The name of the file with the state of a log.

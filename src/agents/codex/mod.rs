@@ -43,10 +43,7 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
         return vec![usual];
     }
     match (of.variable)("CODEX_HOME") {
-        Some(list) => {
-            let list = list.to_string_lossy().into_owned();
-            list.split(',').map(str::trim).filter(|part| !part.is_empty()).map(PathBuf::from).collect()
-        }
+        Some(list) => walk::folders_of(&list),
         None => vec![usual],
     }
 }

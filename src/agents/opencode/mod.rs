@@ -169,8 +169,8 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     }
     let newest_ms = reader.newest_ms;
     let is_moving = before.as_ref().is_some_and(|before| before.newest_ms != newest_ms);
-    let changed_ms =
-        if is_moving { Some(options.now_ms) } else { before.as_ref().and_then(|b| b.changed_ms) };
+    let noted_ms = if is_moving { Some(options.now_ms) } else { before.as_ref().and_then(|b| b.changed_ms) };
+    let changed_ms = options.seen_ms(newest_ms, noted_ms);
     let is_at_rest = options.has_settled(newest_ms, changed_ms);
     let records = match &session {
         Some(session) => {

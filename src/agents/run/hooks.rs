@@ -131,7 +131,7 @@ impl Ingest {
         observer: &mut dyn IngestObserver,
         interrupt: &Interrupt,
     ) -> Result<Vec<kept::Kept>, AgentsError> {
-        let kept = kept::kept(&self.home);
+        let kept = kept::kept(&self.home, &mut |text| observer.note(text));
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         kept.iter().for_each(|kept| *reasons.entry(&kept.reason).or_default() += 1);
         for (reason, count) in reasons {

@@ -98,7 +98,8 @@ impl<'p> Piece<'p> {
             message.take_results(&self.results);
             let message = &*message;
             let mut leave_out = |reason, detail: &str| {
-                left_out.push((message.at, reason, format!("message {} {detail}", js::to_utf8(message.id))));
+                let place = (message.at, message.len_bytes);
+                left_out.push((place, reason, format!("message {} {detail}", js::to_utf8(message.id))));
             };
             if !log.is_written(message, end) {
                 gathered.open_messages += 1;
@@ -127,8 +128,8 @@ impl<'p> Piece<'p> {
                 leave_out(Reason::InvalidCount, &format!("has no count of {}", invalid.join(", ")));
             }
         }
-        for (at, reason, detail) in left_out {
-            self.leave_out((at, 0), reason, || detail);
+        for (place, reason, detail) in left_out {
+            self.leave_out(place, reason, || detail);
         }
         gathered.read_turns = gathered.turns.len() as u64;
         Ok(())
