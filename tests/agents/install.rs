@@ -38,6 +38,17 @@ fn folder_with(settings: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
+fn read_only_settings_are_left_as_they_are() {
+    let (folder, path) = folder_with(SETTINGS);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+    let refused = burn(folder.path(), &["--install-hook", "claude", "--yes"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("settings.json is read-only and is left as it is"), "{}", said(&refused));
+    assert_eq!(fs::read_to_string(&path).unwrap(), SETTINGS);
+    assert!(backups(folder.path()).is_empty());
+}
+
+#[test]
 fn hooks_are_shown_then_installed_once_and_taken_out_again() {
     let (folder, path) = folder_with(SETTINGS);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();

@@ -96,6 +96,9 @@ pub(super) fn run(args: &InstallArgs) -> anyhow::Result<ExitCode> {
         format!("the changed {} would be no JSON; it is left as it is", settings.path.display())
     })?;
     print_text(&difference(&settings, &after))?;
+    if std::fs::metadata(&settings.path).is_ok_and(|found| found.permissions().readonly()) {
+        bail!("{} is read-only and is left as it is; make it writable first", settings.path.display());
+    }
     if (args.install_hook.is_some() || args.install_statusline.is_some()) && !is_on_path("burn") {
         warn("there is no `burn` in the folders of PATH, by which Claude Code is to call it; put it there");
     }
@@ -240,7 +243,6 @@ fn offset_of(text: &str, error: &serde_json::Error) -> usize {
     (line + error.column().saturating_sub(1)).min(text.len())
 }
 
-/// The settings with what was asked for.
 /// Refuses settings in which a member that is changed is there twice: the last one counts, and taking it out would bring the other
 /// back.
 fn refuse_repeated(text: &str) -> anyhow::Result<()> {
