@@ -18,7 +18,8 @@ pub const SEGMENT_FRAME_SCHEMA: &str = "pi.session_store_v2.segment_frame.v1";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentFrame {
-    /// [`SEGMENT_FRAME_SCHEMA`].
+    /// [`SEGMENT_FRAME_SCHEMA`]. Left out when it is empty, as in documents of `burn session`.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub schema: Cow<'static, str>,
     /// Number of the segment file.
     pub segment_seq: u64,

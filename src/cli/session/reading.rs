@@ -1,17 +1,17 @@
 //! `burn session show`, `path` and `export`: entries as lines, each verified.
 
-use std::cell::Cell;
+use std::borrow::Cow;
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
-use serde::ser::SerializeSeq;
-use serde_json::value::RawValue;
 
 use super::arguments::{ExportArgs, PathArgs, ShowArgs, StoreDir};
 use super::store::{Failed, reader};
-use crate::cli::{JsonFailure, STDOUT, counted, print_json, print_result, printable, warn, wrong_usage};
+use crate::cli::{
+    JsonArray, JsonFailure, STDOUT, counted, print_json, print_result, printable, warn, wrong_usage,
+};
 use crate::disk;
 use crate::session::{SegmentFrame, SessionError, SessionProblem, SessionReader, SessionView, export_line};
 
@@ -85,66 +85,23 @@ fn print_frames<F: Iterator<Item = Result<SegmentFrame, SessionError>>>(
     print_lines(frames())
 }
 
-/// An entry of a document: a frame without its schema.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ShownEntry<'a> {
-    segment_seq: u64,
-    frame_seq: u64,
-    entry_seq: u64,
-    entry_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent_entry_id: Option<&'a str>,
-    entry_type: &'a str,
-    timestamp: &'a str,
-    payload_sha256: &'a str,
-    payload_bytes: u64,
-    payload: &'a RawValue,
-}
-
-impl<'a> ShownEntry<'a> {
-    fn of(frame: &'a SegmentFrame) -> Self {
-        Self {
-            segment_seq: frame.segment_seq,
-            frame_seq: frame.frame_seq,
-            entry_seq: frame.entry_seq,
-            entry_id: &frame.entry_id,
-            parent_entry_id: frame.parent_entry_id.as_deref(),
-            entry_type: &frame.entry_type,
-            timestamp: &frame.timestamp,
-            payload_sha256: &frame.payload_sha256,
-            payload_bytes: frame.payload_bytes,
-            payload: &frame.payload,
-        }
-    }
-}
-
 /// Prints a document of entries that were verified before. If an entry has changed since, the document ends in the middle with an
 /// error.
 fn print_document(
     frames: impl Iterator<Item = Result<SegmentFrame, SessionError>>,
 ) -> anyhow::Result<ExitCode> {
-    #[derive(Serialize)]
-    struct Shown<T: Serialize> {
-        entries: T,
-    }
-    /// The elements of an array, made while it is printed.
-    struct Streamed<T>(Cell<Option<T>>);
-    impl<T: Iterator<Item = Result<SegmentFrame, SessionError>>> Serialize for Streamed<T> {
-        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            let mut array = serializer.serialize_seq(None)?;
-            for frame in self.0.take().into_iter().flatten() {
-                let frame = frame.map_err(serde::ser::Error::custom)?;
-                array.serialize_element(&ShownEntry::of(&frame))?;
-            }
-            array.end()
-        }
-    }
     let mut out = BufWriter::new(std::io::stdout().lock());
-    serde_json::to_writer_pretty(&mut out, &Shown { entries: Streamed(Cell::new(Some(frames))) })
-        .map_err(std::io::Error::from)
-        .context(STDOUT)?;
-    out.write_all(b"\n").and_then(|()| out.flush()).context(STDOUT)?;
+    let mut entries = JsonArray::new(4);
+    let mut text = "{\n  \"entries\": ".to_owned();
+    for frame in frames {
+        // As text, because a document has begun, and no second one with the error may follow.
+        let mut frame = frame.map_err(|error| anyhow!("{error}"))?;
+        frame.schema = Cow::Borrowed("");
+        entries.push(&frame, &mut text)?;
+        out.write_all(text.as_bytes()).context(STDOUT)?;
+        text.clear();
+    }
+    writeln!(out, "{text}{}\n}}", entries.end()).and_then(|()| out.flush()).context(STDOUT)?;
     Ok(ExitCode::SUCCESS)
 }
 
