@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use clap::Args;
 
-use super::{counted, human_bytes, print_result};
-use crate::archive::iso_millis;
+use super::{counted, human_bytes, print_result, warn};
+use crate::archive::{self, Paths, iso_millis};
 use crate::disk;
 use crate::home::Home;
 use crate::ledger::{Belonging, Ledger, Reset, ResetScope, Sidecar, Sidecars};
@@ -179,10 +179,36 @@ fn pruned_files(list: &[Sidecar]) -> Vec<PrunedFile<'_>> {
 pub(super) fn reset(args: &ResetArgs, home: Home, json: bool) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::new(home);
     let scope = if args.everything { ResetScope::Everything } else { ResetScope::Derived };
+    if let Some(reason) = worth_keeping(&Paths::of_home(ledger.home())) {
+        if args.force {
+            bail!("{reason}; nothing was deleted");
+        }
+        warn(&format!("{reason}; --force refuses to delete it"));
+    }
     let done = if args.force { ledger.reset(scope)? } else { ledger.plan_reset(scope)? };
     let mut document = serde_json::to_value(&done)?;
     document["forced"] = args.force.into();
     print_result(json, &document, || reset_text(&done, args.force))
+}
+
+/// Why the archive is not only derived from the ledger: it is another program's database, or the ledger is gone.
+fn worth_keeping(paths: &Paths) -> Option<String> {
+    // What cannot be read as an archive can be built again from the ledger.
+    let status = archive::status(paths).ok()?;
+    let archive = paths.archive.display();
+    if status.is_foreign {
+        return Some(format!("{archive} is a database of another program; move it away"));
+    }
+    let counts = status.row_counts;
+    let rows = counts.sessions + counts.turns + counts.tool_result_events + counts.compactions;
+    let has_ledger = status.ledger_size_bytes.is_some_and(|bytes| bytes > 0);
+    (rows > 0 && !has_ledger).then(|| {
+        format!(
+            "{} is missing or empty, so {archive} may be the last copy of {}; put the ledger back, or move the archive away",
+            paths.ledger.display(),
+            counted(counts.turns, "turn")
+        )
+    })
 }
 
 fn reset_text(done: &Reset, is_forced: bool) -> String {

@@ -169,6 +169,30 @@ fn reset_deletes_what_is_derived_and_moves_the_rest_to_the_trash() {
 }
 
 #[test]
+fn reset_spares_what_cannot_be_built_again() {
+    let home = full_home();
+    let (ledger, archive) = (home.path().join("ledger.jsonl"), home.path().join("archive.sqlite"));
+    let turn = r#"{"v":1,"kind":"turn","record":{"source":"x","sessionId":"s","messageId":"m","turnIndex":0,"ts":"2026-04-20T00:00:00.000Z","model":"m","usage":{"input":1,"output":2,"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0},"toolCalls":[]}}"#;
+    fs::write(&ledger, format!("{turn}\n")).unwrap();
+    assert_eq!(burn(home.path(), &["state", "rebuild", "archive", "--full"], None).0, 0);
+    fs::remove_file(&ledger).unwrap();
+    let before = names(home.path());
+    for more in [&["--force"][..], &["--force", "--everything"]] {
+        let (code, said) = burn(home.path(), &[&["state", "reset"], more].concat(), None);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("may be the last copy of 1 turn"), "{said}");
+    }
+    // Another program's database, whatever the ledger is.
+    fs::write(&ledger, format!("{turn}\n")).unwrap();
+    fs::remove_file(&archive).unwrap();
+    rusqlite::Connection::open(&archive).unwrap().execute_batch("CREATE TABLE mine (a)").unwrap();
+    let (code, said) = burn(home.path(), &["state", "reset", "--force"], None);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("archive.sqlite is a database of another program"), "{said}");
+    assert_eq!(names(home.path()), before.union(&set(["ledger.jsonl"])).cloned().collect());
+}
+
+#[test]
 fn what_is_no_file_is_named_with_a_remedy_and_spared() {
     let home = full_home();
     let archive = home.path().join("archive.sqlite");
