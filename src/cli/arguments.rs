@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
-use super::wrong_usage;
+use super::{warn, wrong_usage};
 use crate::archive::Paths;
 use crate::home::{Home, NoHome};
 use crate::record::Pattern;
@@ -94,6 +94,9 @@ impl TimeArgs {
     pub(super) fn read(&self, command: &str, now: Instant) -> AskedTimes {
         let refused = |reason: String| -> ! { wrong_usage(&[command], &reason) };
         let zone = zone(self.tz.as_deref(), command);
+        if let (None, Some(value)) = (&self.tz, Zone::ignored_variable()) {
+            warn(&format!("TZ is {value:?}, which names no time zone; days are those of {}", zone.name()));
+        }
         let week_start = match self.week_start.as_deref() {
             None | Some("monday") => WeekStart::Monday,
             Some("sunday") => WeekStart::Sunday,

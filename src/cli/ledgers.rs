@@ -62,12 +62,13 @@ impl LedgersArgs {
         !self.ledger.is_empty() && self.archive.is_none()
     }
 
-    /// The files of the home, those that are named, or those made by merging. `interrupt` is called before ledgers are
-    /// merged.
+    /// The files of the home, those that are named, or those made by merging. Wrong options end the program with the usage of
+    /// `command`. `interrupt` is called before ledgers are merged.
     pub(super) fn open(
         &self,
         home: &HomeArg,
         wanted: Wanted,
+        command: &[&str],
         interrupt: impl FnOnce() -> Interrupt,
     ) -> anyhow::Result<OpenLedgers> {
         let named = |paths| OpenLedgers { paths, merged: None, _temporary: None };
@@ -77,10 +78,16 @@ impl LedgersArgs {
         if let [ledger] = &*self.ledger
             && is_plain(ledger)?
         {
-            let Some(archive) = &self.archive else {
-                wrong_usage(&[], "one plain ledger needs --archive, the archive to ask or to build");
+            let archive = match (&self.archive, wanted) {
+                (Some(archive), _) => archive.clone(),
+                // Nobody asks or builds an archive.
+                (None, Wanted::Ledger) => disk::parent_of(ledger).join("archive.sqlite"),
+                (None, _) => wrong_usage(
+                    command,
+                    "one plain ledger needs --archive, the archive to ask, or --from ledger",
+                ),
             };
-            return Ok(named(Paths::offline(ledger.clone(), archive.clone())));
+            return Ok(named(Paths::offline(ledger.clone(), archive)));
         }
         let temporary = match &self.archive {
             Some(_) => None,
@@ -149,12 +156,13 @@ fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::
         disk::File::create_new(&home.ledger())?;
     }
     mark.refuse_others(merged)?;
-    mark.write(&disk::metadata(&home.ledger())?)?;
+    mark.write(&disk::metadata(&home.ledger())?, merged)?;
     disk::rename(&home.ledger(), merged)?;
     Ok(report)
 }
 
-/// The file beside a merged ledger that says which file the last merge made, so that no other file is replaced.
+/// The file beside a merged ledger that says which file the last merge made, so that no other file is replaced. While the merged
+/// ledger is replaced, it names the old file and the new one.
 struct MergedMark(PathBuf);
 
 impl MergedMark {
@@ -172,7 +180,11 @@ impl MergedMark {
     fn refuse_others(&self, merged: &Path) -> anyhow::Result<()> {
         let Some(found) = disk::if_there(disk::metadata(merged))? else { return Ok(()) };
         let marked = disk::if_there(disk::read(&self.0))?;
-        if marked.is_none_or(|marked| marked != Self::text(&found).as_bytes()) {
+        let text = Self::text(&found);
+        let names = |marked: Vec<u8>| {
+            marked.split_inclusive(|byte| *byte == b'\n').any(|line| line == text.as_bytes())
+        };
+        if !marked.is_some_and(names) {
             bail!(
                 "{} is no ledger that was merged here, and would be replaced; move it away, or name another --archive",
                 merged.display()
@@ -181,8 +193,11 @@ impl MergedMark {
         Ok(())
     }
 
-    fn write(&self, file: &disk::Metadata) -> Result<(), disk::Error> {
-        disk::replace(&self.0, Self::text(file).as_bytes(), Replacing::Unsynced)
+    /// Names the file that will be at `merged`, and the file that is there.
+    fn write(&self, file: &disk::Metadata, merged: &Path) -> Result<(), disk::Error> {
+        let replaced = disk::if_there(disk::metadata(merged))?;
+        let text = Self::text(file) + &replaced.map_or(String::new(), |replaced| Self::text(&replaced));
+        disk::replace(&self.0, text.as_bytes(), Replacing::Unsynced)
     }
 }
 
@@ -254,7 +269,8 @@ impl NamedLedgers {
 fn copy(name: &str, from: &mut dyn Read) -> anyhow::Result<disk::File> {
     let directory = std::env::temp_dir();
     let to = disk::File::create_unnamed(&directory).context("set TMPDIR to a directory with space")?;
-    let mut from = CountedReader { from: BufReader::with_capacity(1 << 18, from), read_bytes: 0 };
+    // The limit that is left counts the bytes that were read.
+    let mut from = BufReader::with_capacity(1 << 18, from).take(u64::MAX);
     let start = from.fill_buf().with_context(|| format!("cannot read {name}"))?;
     let compression = Compression::of(start);
     let mut plain: Box<dyn Read + '_> = match compression {
@@ -272,7 +288,7 @@ fn copy(name: &str, from: &mut dyn Read) -> anyhow::Result<disk::File> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 drop(plain);
-                let at = from.read_bytes;
+                let at = u64::MAX - from.limit();
                 return Err(match compression {
                     Compression::None => {
                         anyhow::Error::new(error).context(format!("cannot read {name} at byte {at}"))
@@ -288,31 +304,6 @@ fn copy(name: &str, from: &mut dyn Read) -> anyhow::Result<disk::File> {
                 });
             }
         }
-    }
-}
-
-/// Counts the bytes that were read.
-struct CountedReader<R> {
-    from: R,
-    read_bytes: u64,
-}
-
-impl<R: BufRead> Read for CountedReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.from.read(buffer)?;
-        self.read_bytes += len as u64;
-        Ok(len)
-    }
-}
-
-impl<R: BufRead> BufRead for CountedReader<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.from.fill_buf()
-    }
-
-    fn consume(&mut self, len: usize) {
-        self.from.consume(len);
-        self.read_bytes += len as u64;
     }
 }
 

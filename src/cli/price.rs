@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::arguments::{HomeArg, JsonArg, now};
 use super::table::{self, Heading};
-use super::{STDOUT, print_result, warn, wrong_usage};
+use super::{STDOUT, print_result, query, warn, wrong_usage};
 use crate::archive::Paths;
 use crate::home::Home;
 use crate::usage::prices::{Charge, Class, PricedModel, Rates, RequestContext, Size, TokenCounts};
@@ -117,6 +117,7 @@ fn diff(home: &Home, before: &Prices, after: &Prices, is_json: bool) -> anyhow::
         ..Question::default()
     };
     let paths = Paths::of_home(home);
+    query::warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
     let interrupt = super::interrupt::watch();
     let mut costs: BTreeMap<(String, String), [Option<Sums>; 2]> = BTreeMap::new();
     for (place, prices) in [before, after].into_iter().enumerate() {

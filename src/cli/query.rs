@@ -123,7 +123,7 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         if written.is_ok() && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let wanted = if from == FromArg::Archive { Wanted::Archive } else { Wanted::Ledger };
-    let ledgers = args.files.open(&args.home, wanted, interrupt::watch)?;
+    let ledgers = args.files.open(&args.home, wanted, &["query"], interrupt::watch)?;
     let paths = &ledgers.paths;
     let asked: anyhow::Result<PassedOver> = match (from, kind.record()) {
         (FromArg::Ledger, Some(kind)) => {

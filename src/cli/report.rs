@@ -68,7 +68,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     }
     let prices = args.selection.prices()?;
     let interrupt = interrupt::watch();
-    let ledgers = args.selection.ledgers(FromArg::Archive, &interrupt)?;
+    let ledgers = args.selection.ledgers("report", FromArg::Archive, &interrupt)?;
     let paths = &ledgers.paths;
     if !args.selection.no_build {
         bring_up_to_date(paths, &interrupt)?;

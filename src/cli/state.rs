@@ -241,18 +241,8 @@ fn rebuild_all(ledger: &Ledger, extra: ExtraIds, json: bool) -> anyhow::Result<E
         print_text(&reindexed(ledger, &index))?;
     }
     let paths = Paths::of_home(ledger.home());
-    let mut watch = Watch {
-        ledger: paths.ledger.clone(),
-        bar: BuildBar::new(),
-        report: None,
-        report_error: None,
-        findings: 0,
-    };
     let options = Options { interrupt: interrupt::watch(), ..Options::default() };
-    let archive = archive::build_tail(&paths, &options, &mut watch);
-    watch.bar.finish();
-    let archive = archive?;
-    warn_of_set_aside(&archive);
+    let archive = build(&paths, None, |watch| archive::build_tail(&paths, &options, watch))?;
     let rebuilt = Rebuilt { index, archive };
     print_result(json, &rebuilt, || summary(&paths, &rebuilt.archive))?;
     exit_code(&paths, &rebuilt.archive)
@@ -261,10 +251,10 @@ fn rebuild_all(ledger: &Ledger, extra: ExtraIds, json: bool) -> anyhow::Result<E
 /// The number of findings that are printed; `--report` has all findings.
 const FINDINGS_SHOWN: u64 = 5;
 
-struct Watch {
+pub(super) struct Watch {
     ledger: PathBuf,
     bar: BuildBar,
-    report: Option<(PathBuf, std::io::BufWriter<std::fs::File>)>,
+    report: Option<BuildReport>,
     report_error: Option<std::io::Error>,
     findings: u64,
 }
@@ -308,6 +298,48 @@ impl Observer for Watch {
     }
 }
 
+/// A file for the lines that a build leaves out, and its path.
+pub(super) type BuildReport = (PathBuf, std::io::BufWriter<std::fs::File>);
+
+/// Builds an archive with a progress bar. Says which lines were left out, and what was set aside.
+pub(super) fn build(
+    paths: &Paths,
+    report: Option<BuildReport>,
+    run: impl FnOnce(&mut Watch) -> Result<BuildResult, ArchiveError>,
+) -> anyhow::Result<BuildResult> {
+    let mut watch =
+        Watch { ledger: paths.ledger.clone(), bar: BuildBar::new(), report, report_error: None, findings: 0 };
+    let result = run(&mut watch);
+    let Watch { bar, report, report_error, findings, .. } = watch;
+    bar.finish();
+    if let (Err(_), 0, Some((path, _))) = (&result, findings, &report)
+        && disk::metadata(path).is_ok_and(|found| found.is_file)
+    {
+        // The build failed before it found anything, so the next attempt may use the name.
+        disk::remove_file_if_exists(path)?;
+    }
+    if let Some((path, mut report)) = report {
+        // As text, because a closed pipe here must not be mistaken for a closed stdout.
+        if let Err(error) = report_error.map_or_else(|| std::io::Write::flush(&mut report), Err) {
+            let archive = match &result {
+                Ok(_) => "up to date all the same; `--full --report FILE` lists everything again",
+                Err(_) => "as it was",
+            };
+            anyhow::bail!("cannot write the report {}: {error}; the archive is {archive}", path.display());
+        }
+    }
+    let result = result?;
+    warn_if_missing(&paths.ledger)?;
+    warn_of_set_aside(&result);
+    if findings > FINDINGS_SHOWN {
+        let more = counted(findings - FINDINGS_SHOWN, "more line");
+        warn(&format!(
+            "and {more} left out; `burn state rebuild archive --full --report FILE` lists all of them"
+        ));
+    }
+    Ok(result)
+}
+
 /// The words of the command, for errors of usage.
 const WORDS: [&str; 3] = ["state", "rebuild", "archive"];
 
@@ -337,7 +369,9 @@ fn vacuum(paths: &Paths, json: bool) -> anyhow::Result<ExitCode> {
             return format!("{archive}: there is no archive\n");
         }
         let (before, after) = (grouped(vacuumed.before_bytes), grouped(vacuumed.after_bytes));
-        let reclaimed = vacuumed.reclaimed_bytes;
+        // The archive grows when the version of SQLite lays pages out in another way.
+        let sign = if vacuumed.reclaimed_bytes < 0 { "-" } else { "" };
+        let reclaimed = format!("{sign}{}", grouped(vacuumed.reclaimed_bytes.unsigned_abs()));
         format!("{archive}: {before} bytes before, {after} after, {reclaimed} reclaimed\n")
     })
 }
@@ -346,8 +380,12 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
     if args.files.lacks_archive() {
         wrong_usage(&WORDS, "--ledger needs --archive, the archive to build");
     }
-    let ledgers =
-        args.files.open(home, if args.vacuum { Wanted::AsItIs } else { Wanted::Ledger }, interrupt::watch)?;
+    let ledgers = args.files.open(
+        home,
+        if args.vacuum { Wanted::AsItIs } else { Wanted::Ledger },
+        &WORDS,
+        interrupt::watch,
+    )?;
     let paths = &ledgers.paths;
     if args.files.is_home() {
         disk::create_dir_all(disk::parent_of(&paths.archive))?;
@@ -374,38 +412,14 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
         }
         None => None,
     };
-    let mut watch =
-        Watch { ledger: paths.ledger.clone(), bar: BuildBar::new(), report, report_error: None, findings: 0 };
-    let result = same_file_is_wrong_usage(if args.full || ledgers.merged.is_some() {
-        archive::rebuild_full(paths, &options, &mut watch)
-    } else {
-        archive::build_tail(paths, &options, &mut watch)
-    });
-    let Watch { bar, report, report_error, findings, .. } = watch;
-    bar.finish();
-    if let (Err(_), 0, Some((path, _))) = (&result, findings, &report)
-        && disk::metadata(path).is_ok_and(|found| found.is_file)
-    {
-        // The build failed before it found anything, so the next attempt may use the name.
-        disk::remove_file_if_exists(path)?;
-    }
-    if let Some((path, mut report)) = report {
-        // As text, because a closed pipe here must not be mistaken for a closed stdout.
-        if let Err(error) = report_error.map_or_else(|| std::io::Write::flush(&mut report), Err) {
-            let archive = match &result {
-                Ok(_) => "up to date all the same; `--full --report FILE` lists everything again",
-                Err(_) => "as it was",
-            };
-            anyhow::bail!("cannot write the report {}: {error}; the archive is {archive}", path.display());
-        }
-    }
-    let result = result?;
-    warn_if_missing(&paths.ledger)?;
-    warn_of_set_aside(&result);
-    if findings > FINDINGS_SHOWN {
-        let more = counted(findings - FINDINGS_SHOWN, "more line");
-        warn(&format!("and {more} left out; `--report FILE` lists all of them"));
-    }
+    let from_zero = args.full || ledgers.merged.is_some();
+    let result = build(paths, report, |watch| {
+        same_file_is_wrong_usage(if from_zero {
+            archive::rebuild_full(paths, &options, watch)
+        } else {
+            archive::build_tail(paths, &options, watch)
+        })
+    })?;
     #[derive(serde::Serialize)]
     struct BuiltOfLedgers<'r> {
         #[serde(flatten)]
@@ -468,7 +482,7 @@ fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) {
 
 /// Fails, with a warning, when the build read the ledger from byte 0 and stored none of its lines, because then the file is
 /// not a ledger.
-fn exit_code(paths: &Paths, result: &BuildResult) -> anyhow::Result<ExitCode> {
+pub(super) fn exit_code(paths: &Paths, result: &BuildResult) -> anyhow::Result<ExitCode> {
     let stored = result.turns_applied
         + result.tool_result_events_applied
         + result.compactions_applied

@@ -18,6 +18,7 @@ use crate::agents::{HookCall, Ingest, IngestOptions};
 use crate::archive::Paths;
 use crate::home::{Home, NoHome};
 use crate::interrupt::Interrupt;
+use crate::lock;
 use crate::usage::shown::{cost, dollars};
 use crate::usage::{
     self, ActiveBlock, Bound, Filters, Instant, Pattern, Prices, Question, Sums, WeekStart, Zone,
@@ -128,7 +129,7 @@ fn start_import(input: &[u8], home: &Home) {
 fn import(home: &HomeArg) {
     let started = Clock::now();
     let Ok(home) = home.home() else { return };
-    if Paths::of_home(&home).lock.try_exists().unwrap_or(true) {
+    if lock::is_held(&Paths::of_home(&home).lock) {
         return;
     }
     let mut input = Vec::new();

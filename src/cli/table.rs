@@ -99,6 +99,11 @@ pub(super) fn ending(text: &str, cells: usize) -> &str {
     })
 }
 
+/// The width of the terminal in cells, 80 if the terminal does not know it; none without a terminal.
+pub(super) fn terminal_width() -> Option<u16> {
+    Table::new().width().map(|width| if width == 0 { 80 } else { width })
+}
+
 /// The lines of a table, each with its LF.
 pub(super) fn text(headings: &[Heading<'_>], rows: &[Vec<String>]) -> String {
     text_and_left_out(headings, rows).0
@@ -110,6 +115,9 @@ pub(super) fn text_and_left_out(headings: &[Heading<'_>], rows: &[Vec<String>]) 
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_truncation_indicator("…");
+    if let Some(width) = terminal_width() {
+        table.set_width(width);
+    }
     let width = table.width().map_or(usize::MAX, usize::from);
     let is_narrow = width_of(headings, rows) > width;
     let cell = |heading: &Heading<'_>, cell: &str| {

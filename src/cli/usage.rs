@@ -11,15 +11,17 @@ use clap::Args;
 
 use super::arguments::{AskedTimes, FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns};
 use super::ledgers::{LedgersArgs, OpenLedgers, Wanted};
-use super::progress::BuildBar;
 use super::usage_text::{self, TableLook};
-use super::{counted, human_bytes, interrupt, print, print_json, query, state, warn, wrong_usage};
+use super::{
+    counted, human_bytes, interrupt, print, print_json, print_text, query, state, warn, wrong_usage,
+};
 use crate::archive::query::Lag;
-use crate::archive::{self, ArchiveError, Options, Paths, Unobserved};
+use crate::archive::{self, ArchiveError, Options, Paths};
 use crate::interrupt::Interrupt;
+use crate::lock;
 use crate::usage::{
-    self, Answer, Bound, DIMENSIONS_MAX, Dimension, Filters, Instant, Pattern, Period, Prices, Question,
-    SortKey, Sums, UsageError,
+    self, Answer, Bound, DIMENSIONS_MAX, Dimension, Filters, Instant, LowerBounds, Pattern, Period, Prices,
+    Question, SortKey, Sums, UsageError, Usd,
 };
 
 #[derive(Debug, Args)]
@@ -127,7 +129,7 @@ pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
     let prices = args.selection.prices()?;
     let from = args.from.unwrap_or(FromArg::Archive);
     let interrupt = interrupt::watch();
-    let ledgers = args.selection.ledgers(from, &interrupt)?;
+    let ledgers = args.selection.ledgers("usage", from, &interrupt)?;
     let paths = &ledgers.paths;
     if from == FromArg::Archive && !args.selection.no_build {
         bring_up_to_date(paths, &interrupt)?;
@@ -152,9 +154,18 @@ pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
                 warn("no block is under way");
                 return Ok(ExitCode::SUCCESS);
             }
-            answer.rows.clear();
-            answer.total = Sums::default();
-            return print_answer(&args, &answer, now, None);
+            let nothing = Answer {
+                rows: Vec::new(),
+                total: Sums::default(),
+                cache_saved: Usd::ZERO,
+                lower_bounds: LowerBounds::default(),
+                unpriced: Vec::new(),
+                undated_left_out: 0,
+                invalid_turns: 0,
+                other_rows: None,
+                ..answer
+            };
+            return print_answer(&args, &nothing, now, None);
         };
         question.since = period.start;
         question.until = Some(now);
@@ -164,7 +175,8 @@ pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
     if answer.total.turns == 0 && !question.filters.is_empty() {
         let all = Question { filters: Filters::default(), explain: false, ..question.clone() };
         let turns = ask(&all)?.total.turns;
-        warn(&format!("no turn passes the filters; there are {} without them", counted(turns, "turn")));
+        let are = if turns == 1 { "is" } else { "are" };
+        warn(&format!("no turn passes the filters; there {are} {} without them", counted(turns, "turn")));
     }
     print_answer(&args, &answer, now, active.as_ref())?;
     if from == FromArg::Archive {
@@ -182,7 +194,9 @@ fn print_answer(
     if args.form.json {
         print_json(answer)?;
     } else if args.csv {
-        print(usage_text::csv(answer).as_bytes())?;
+        let text = usage_text::csv(answer);
+        // A terminal would obey what a name holds; a program gets it as it is.
+        if std::io::stdout().is_terminal() { print_text(&text)? } else { print(text.as_bytes())? }
     } else {
         let look = TableLook::of_terminal(args.exact, std::io::stdout().is_terminal());
         let mut text = usage_text::table(answer, now, &look);
@@ -202,7 +216,7 @@ pub(super) fn bring_up_to_date(paths: &Paths, interrupt: &Interrupt) -> anyhow::
     catch_up(paths, NOTICED_BYTES, interrupt)
 }
 
-/// As [`bring_up_to_date`]. A build of `noticed_bytes` of the ledger or more is announced, and its progress is shown on a terminal.
+/// As [`bring_up_to_date`]. A build of `noticed_bytes` of the ledger or more is announced.
 pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt) -> anyhow::Result<()> {
     let has_ledger = paths.ledger.try_exists().unwrap_or(true);
     let has_archive = paths.archive.try_exists().unwrap_or(true);
@@ -225,27 +239,20 @@ pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt)
         // The question itself says what is wrong.
         Err(_) => return Ok(()),
     };
-    if paths.lock.try_exists().unwrap_or(true) {
+    if lock::is_held(&paths.lock) {
         return Ok(());
     }
-    let options = Options { interrupt: interrupt.clone(), ..Options::default() };
-    let built = if unread_bytes < noticed_bytes {
-        archive::build_tail(paths, &options, &mut Unobserved)
-    } else {
+    if unread_bytes >= noticed_bytes {
         let bytes = human_bytes(unread_bytes);
         warn(&format!("{} is {why}: {bytes} of the ledger are read into it first", paths.archive.display()));
-        let mut bar = BuildBar::new();
-        let built = archive::build_tail(paths, &options, &mut bar);
-        bar.finish();
-        built
-    };
+    }
+    let options = Options { interrupt: interrupt.clone(), ..Options::default() };
+    let built = state::build(paths, None, |watch| archive::build_tail(paths, &options, watch));
     match built {
-        Ok(result) => {
-            state::warn_of_set_aside(&result);
-            Ok(())
+        Ok(result) => state::exit_code(paths, &result).map(drop),
+        Err(error) if matches!(error.downcast_ref(), Some(ArchiveError::Interrupted)) || !has_archive => {
+            Err(error)
         }
-        Err(error @ ArchiveError::Interrupted) => Err(error.into()),
-        Err(error) if !has_archive => Err(error.into()),
         Err(error) => {
             warn(&format!("the archive was not brought up to date: {error}"));
             Ok(())
@@ -310,13 +317,18 @@ impl SelectionArgs {
     }
 
     /// Ledger and archive, made by merging if several ledgers are named.
-    pub(super) fn ledgers(&self, from: FromArg, interrupt: &Interrupt) -> anyhow::Result<OpenLedgers> {
+    pub(super) fn ledgers(
+        &self,
+        command: &str,
+        from: FromArg,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<OpenLedgers> {
         let wanted = match from {
             FromArg::Archive if self.no_build => Wanted::AsItIs,
             FromArg::Archive => Wanted::Archive,
             FromArg::Ledger => Wanted::Ledger,
         };
-        self.files.open(&self.home, wanted, || interrupt.clone())
+        self.files.open(&self.home, wanted, &[command], || interrupt.clone())
     }
 
     /// The question about these turns. What makes no sense ends the program with the usage of `command`.
@@ -368,6 +380,7 @@ fn sort(text: &str, period: Option<Period>, by: &[Dimension]) -> (SortKey, bool)
                 Some(place) => (SortKey::Count(place), true),
                 None => match dimension() {
                     Some(place) => (SortKey::Dimension(place), false),
+                    None if name == "period" => refused("--sort period needs a PERIOD, such as day"),
                     None => refused(format!(
                         "--sort: {name:?} is none of period, usd, tokens, turns, {}, and no dimension of --by",
                         Sums::COUNTS.join(", ")

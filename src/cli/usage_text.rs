@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::printable;
-use super::table::{beginning, ending, width};
+use super::table::{beginning, ending, terminal_width, width};
 use crate::usage::shown::{cost, dollars, grouped, short};
 use crate::usage::{
     Answer, AnswerRow, Dimension, ExplainedTurn, Instant, Period, RowPeriod, Sums, UnpricedReason,
@@ -23,7 +23,7 @@ pub(super) struct TableLook {
 
 impl TableLook {
     pub(super) fn of_terminal(is_exact: bool, is_terminal: bool) -> Self {
-        let width = comfy_table::Table::new().width().map_or(80, usize::from);
+        let width = terminal_width().map_or(80, usize::from);
         Self {
             width: is_terminal.then_some(width),
             is_exact,

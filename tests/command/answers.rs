@@ -27,6 +27,36 @@ fn compaction(number: u32) -> String {
 }
 
 #[test]
+fn sums_in_a_table_count_numbers_that_are_no_integers() {
+    let made = Everything::new();
+    let ledger = made.path("odd/ledger.jsonl");
+    fs::create_dir_all(ledger.parent().unwrap()).unwrap();
+    let line = r#"{"v":1,"kind":"turn","record":{"source":"x","sessionId":"s","messageId":"m","turnIndex":0,"ts":"2026-04-20T00:00:00.000Z","model":"m","usage":{"input":1,"output":2,"reasoning":0,"cacheRead":0,"cacheCreate5m":7.5,"cacheCreate1h":2},"toolCalls":[]}}"#;
+    fs::write(&ledger, format!("{line}\n{}\n", line.replace("\"m\",\"turnIndex", "\"n\",\"turnIndex")))
+        .unwrap();
+    let home = made.path("odd");
+    let words = [
+        "query",
+        "turns",
+        "--from",
+        "ledger",
+        "--home",
+        home.to_str().unwrap(),
+        "--columns",
+        "usage.input,cache w",
+    ];
+    let table = made.run(&words, "");
+    let lines: Vec<Vec<&str>> = shown(&table).lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        lines.iter().filter(|cells| cells[..] == ["1", "9.5"]).count(),
+        2,
+        "{}{}",
+        shown(&table),
+        said(&table)
+    );
+}
+
+#[test]
 fn an_array_that_a_failure_cuts_short_does_not_parse() {
     let made = Everything::new();
     let records: String = (0..4000)

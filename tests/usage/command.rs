@@ -15,12 +15,16 @@ fn turn_at(ts: &str, message: &str, model: &str, output: &str) -> String {
 }
 
 fn burn(home: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    burn_in("Europe/Berlin", home, args)
+}
+
+fn burn_in(zone: &str, home: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_burn"))
         .args(args)
         .env("HOME", home)
         .env("RELAYBURN_HOME", home)
         .env("BURN_NOW", "2026-11-21T12:00:00Z")
-        .env("TZ", "Europe/Berlin")
+        .env("TZ", zone)
         .env("LC_ALL", "C.UTF-8")
         .output()
         .unwrap();
@@ -200,13 +204,16 @@ fn the_block_under_way_says_what_is_left() {
         "3 h 00 min left; 20 tokens and $0.00 a minute so far; 6.0 k tokens and $0.05 at its end at this rate"
     );
     // Nothing is under way after five hours without a turn.
-    fs::write(&ledger, &lines[0]).unwrap();
+    fs::write(&ledger, lines[0].clone() + &turn_at("2026-11-20T10:00:00Z", "m5", "my-gateway", "7.5"))
+        .unwrap();
     fs::remove_file(home.path().join("archive.sqlite")).unwrap();
     let (code, out, error) = burn(home.path(), &["usage", "--active"]);
     assert_eq!((code, &*out), (Some(0), ""));
     assert!(error.contains("no block is under way"), "{error}");
     let (code, out, _) = burn(home.path(), &["usage", "--active", "--json"]);
     assert_eq!((code, rows(&out).len()), (Some(0), 0));
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["unpriced"], serde_json::json!([]));
     for args in [&["usage", "day", "--active"][..], &["usage", "--active", "--explain"]] {
         assert_eq!(burn(home.path(), args).0, Some(2), "{args:?}");
     }
@@ -249,6 +256,10 @@ fn a_table_of_prices_says_what_it_would_change() {
     // The table that is in use changes nothing.
     fs::copy(&file, home.path().join("prices.json")).unwrap();
     assert_eq!(diff(&[]).1, "nothing changes\n");
+    // Turns that are not in the archive yet are missing from the comparison, and it says so.
+    fs::write(home.path().join("ledger.jsonl"), lines.concat() + &turn("m5", "claude-opus-4-7", "1"))
+        .unwrap();
+    assert!(diff(&[]).2.contains("the archive lacks the last"), "{}", diff(&[]).2);
     // What cannot be read is not compared.
     fs::write(&file, "{}").unwrap();
     let (code, out, error) = diff(&[]);
@@ -322,6 +333,67 @@ fn zones_times_and_tables_that_do_not_exist_are_refused_in_a_line() {
         }
     }
     assert!(!home.path().join("burn-report.html").exists());
+}
+
+#[test]
+fn a_variable_that_names_no_zone_is_ignored_with_a_warning() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("ledger.jsonl"), turn("m1", "claude-opus-4-7", "200")).unwrap();
+    for command in [&["usage"][..], &["query", "turns"]] {
+        let (code, _, error) = burn_in("Mars/Olympus", home.path(), command);
+        assert_eq!(code, Some(0), "{error}");
+        assert!(error.contains("TZ is \"Mars/Olympus\", which names no time zone"), "{command:?}: {error}");
+        // An option and a valid variable are taken without a word.
+        assert_eq!(
+            burn_in("Mars/Olympus", home.path(), &[command, &["--tz", "UTC"]].concat()).2,
+            "",
+            "{command:?}"
+        );
+        assert_eq!(burn_in("CET-1CEST,M3.5.0,M10.5.0/3", home.path(), command).2, "", "{command:?}");
+    }
+}
+
+#[test]
+fn a_build_before_an_answer_names_the_lines_that_it_leaves_out() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("ledger.jsonl");
+    fs::write(&ledger, turn("m1", "claude-opus-4-7", "200") + "garbage\n").unwrap();
+    // A lock file that nobody touches is an orphan, and keeps nobody from building.
+    let lock = fs::File::create(home.path().join("archive.lock")).unwrap();
+    lock.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60)).unwrap();
+    let at = fs::metadata(&ledger).unwrap().len() - 8;
+    let (code, out, error) = burn(home.path(), &["usage", "--by", "model", "--json"]);
+    assert_eq!((code, rows(&out).len()), (Some(0), 1), "{error}");
+    assert!(error.contains(&format!("ledger.jsonl at byte {at} (8 bytes): malformed")), "{error}");
+    assert_eq!(burn(home.path(), &["usage", "--by", "model"]).2, "", "the line was named once");
+    // Nobody can read the lines of a file that is no ledger.
+    let other = home.path().join("notes.txt");
+    fs::write(&other, "one\ntwo\n").unwrap();
+    let archive = home.path().join("other.sqlite");
+    let [other, archive] = [&other, &archive].map(|path| path.to_str().unwrap());
+    let (_, _, error) = burn(home.path(), &["usage", "--ledger", other, "--archive", archive]);
+    assert!(error.contains("nothing of") && error.contains("notes.txt was stored"), "{error}");
+}
+
+#[test]
+fn one_ledger_without_an_archive_is_refused_with_the_usage_of_its_command() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("ledger.jsonl");
+    fs::write(&ledger, turn("m1", "claude-opus-4-7", "200")).unwrap();
+    for words in [&["usage"][..], &["query", "turns"]] {
+        let named = [words, &["--from", "ledger", "--ledger", ledger.to_str().unwrap()]].concat();
+        let (code, _, error) = burn(home.path(), &named);
+        assert_eq!((code, &*error), (Some(0), ""));
+    }
+    assert!(!home.path().join("archive.sqlite").exists());
+    for words in [&["usage"][..], &["report"], &["query", "turns"]] {
+        let (code, _, error) = burn(home.path(), &[words, &["--ledger", ledger.to_str().unwrap()]].concat());
+        assert_eq!(code, Some(2), "{error}");
+        assert!(
+            error.contains("--archive") && error.contains(&format!("Usage: burn {}", words[0])),
+            "{error}"
+        );
+    }
 }
 
 #[test]

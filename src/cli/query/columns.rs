@@ -1,5 +1,7 @@
 //! The columns of the tables that `burn query` prints: which there are, what a record has in them, and their totals.
 
+use std::fmt;
+
 use super::kind::KindArg;
 use crate::cli::printable;
 use crate::cli::table::{Heading, Shape};
@@ -37,13 +39,18 @@ impl QueryColumn {
                 }
             };
         }
-        let mut numbers =
-            self.paths.iter().filter_map(|path| find(record, path)?.as_number()?.as_i64()).peekable();
+        let mut numbers = self.paths.iter().filter_map(|path| find(record, path)?.as_number()).peekable();
         if numbers.peek().is_none() {
-            String::new()
-        } else {
-            numbers.map(i128::from).sum::<i128>().to_string()
+            return String::new();
         }
+        let mut sum = CellSum::default();
+        for number in numbers {
+            match number.as_i64() {
+                Some(whole) => sum.whole += i128::from(whole),
+                None => sum.rest += number.as_f64(),
+            }
+        }
+        sum.to_string()
     }
 
     pub(super) fn heading(&self) -> Heading<'_> {
@@ -55,19 +62,34 @@ fn find<'d>(record: Value<'d>, path: &[String]) -> Option<Value<'d>> {
     path.iter().try_fold(record, |value, key| value.get(key))
 }
 
+/// A sum of integers, and of numbers that are no integers.
+#[derive(Debug, Clone, Copy, Default)]
+struct CellSum {
+    whole: i128,
+    rest: f64,
+}
+
+impl fmt::Display for CellSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rest == 0.0 { self.whole.fmt(f) } else { (self.whole as f64 + self.rest).fmt(f) }
+    }
+}
+
 /// Sums of the columns that have one, over all rows of a table.
 #[derive(Debug)]
-pub(super) struct Totals(Vec<Option<i128>>);
+pub(super) struct Totals(Vec<Option<CellSum>>);
 
 impl Totals {
     pub(super) fn new(columns: &[QueryColumn]) -> Self {
-        Self(columns.iter().map(|column| column.has_total.then_some(0)).collect())
+        Self(columns.iter().map(|column| column.has_total.then(CellSum::default)).collect())
     }
 
     pub(super) fn add(&mut self, row: &[String]) {
         for (total, cell) in self.0.iter_mut().zip(row) {
-            if let (Some(total), Ok(number)) = (total, cell.parse::<i128>()) {
-                *total = total.saturating_add(number);
+            let Some(total) = total else { continue };
+            match cell.parse::<i128>() {
+                Ok(number) => total.whole = total.whole.saturating_add(number),
+                Err(_) => total.rest += cell.parse().unwrap_or(0.0),
             }
         }
     }
@@ -75,7 +97,7 @@ impl Totals {
     /// The last row of a table; none where no column has a total.
     pub(super) fn row(&self) -> Option<Vec<String>> {
         self.0.iter().any(Option::is_some).then(|| {
-            let cell = |(place, total): (usize, &Option<i128>)| match total {
+            let cell = |(place, total): (usize, &Option<CellSum>)| match total {
                 Some(total) => total.to_string(),
                 None if place == 0 => "total".to_owned(),
                 None => String::new(),

@@ -48,6 +48,17 @@ fn get(name: &str) -> Result<TimeZone, jiff::Error> {
     is_file.then(of_file).flatten().map_or_else(|| TimeZone::get(name), Ok)
 }
 
+/// Returns the zone of `TZ`, or its value if it names no zone; none if it is not set.
+fn of_variable() -> Option<Result<Zone, String>> {
+    let value = std::env::var_os("TZ").filter(|value| !value.is_empty())?;
+    let zone = |value: &str| {
+        let name = value.trim_start_matches(':');
+        let zone = get(name).or_else(|_| TimeZone::posix(name)).ok()?;
+        Some(Zone { name: zone.iana_name().unwrap_or(name).to_owned(), zone })
+    };
+    Some(value.to_str().and_then(zone).ok_or_else(|| value.to_string_lossy().into_owned()))
+}
+
 impl Zone {
     /// UTC.
     pub fn utc() -> Self {
@@ -74,11 +85,6 @@ impl Zone {
 
     /// Returns the zone of `TZ` if it names a zone, else the zone of the system, else UTC.
     pub fn local() -> Self {
-        let of_variable = std::env::var("TZ").ok().filter(|name| !name.is_empty()).and_then(|name| {
-            let name = name.trim_start_matches(':');
-            let zone = get(name).or_else(|_| TimeZone::posix(name)).ok()?;
-            Some(Self { name: zone.iana_name().unwrap_or(name).to_owned(), zone })
-        });
         let of_link = || {
             let target = std::fs::canonicalize("/etc/localtime").ok()?;
             let name = target.to_str()?.split_once("zoneinfo/")?.1.to_owned();
@@ -88,7 +94,13 @@ impl Zone {
             let zone = TimeZone::try_system().ok()?;
             Some(Self { name: zone.iana_name().unwrap_or("local").to_owned(), zone })
         };
-        of_variable.or_else(of_link).or_else(of_system).unwrap_or_else(Self::utc)
+        of_variable().and_then(Result::ok).or_else(of_link).or_else(of_system).unwrap_or_else(Self::utc)
+    }
+
+    /// Returns the value of `TZ` if it names no zone, so that [`Zone::local`] ignores it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn ignored_variable() -> Option<String> {
+        of_variable()?.err()
     }
 
     /// Its name, as documents have it.
