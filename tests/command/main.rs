@@ -15,4 +15,5 @@ mod options;
 mod recovery;
 mod shapes;
 mod strange_files;
+mod terminal;
 mod walk;

@@ -195,6 +195,6 @@ fn drain(
             format!("{} drained, {behind} behind", counted(total.records, "record"))
         });
     }
-    spinner.finish();
+    spinner.clear();
     Ok(total)
 }
