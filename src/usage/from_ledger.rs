@@ -59,7 +59,7 @@ impl TurnHasher {
 }
 
 /// A line of a turn.
-struct TurnLine {
+struct LineOfTurn {
     offset: u64,
     key: TurnKey,
     /// Whether the line counts, because no later line is of the same turn.
@@ -69,7 +69,7 @@ struct TurnLine {
 /// The lines of turns.
 struct TurnLinesFound {
     /// By offset. A turn whose only line is out of bounds has none.
-    lines: Vec<TurnLine>,
+    lines: Vec<LineOfTurn>,
     /// The offsets of all lines but the last of each turn.
     superseded: BTreeMap<TurnKey, Vec<u64>>,
 }
@@ -134,7 +134,7 @@ impl LedgerPass<'_> {
             |worker, chunk, bytes| {
                 let Some(tally) = &mut worker.state else { return };
                 let mut lines = worker.lines.of_chunk();
-                for TurnLine { offset, key, is_last } in found.within(&chunk) {
+                for LineOfTurn { offset, key, is_last } in found.within(&chunk) {
                     let line = scan::lines(*offset, &bytes[(offset - chunk.start) as usize..]).next();
                     let text = line.map_or(&[][..], |(_, text)| text);
                     let superseded = || found.superseded.get(key).map_or(&[][..], Vec::as_slice);
@@ -165,7 +165,7 @@ impl LedgerPass<'_> {
 
 impl TurnLinesFound {
     /// The lines that begin in a chunk.
-    fn within(&self, chunk: &Range<u64>) -> &[TurnLine] {
+    fn within(&self, chunk: &Range<u64>) -> &[LineOfTurn] {
         let place = |at| self.lines.partition_point(|line| line.offset < at);
         &self.lines[place(chunk.start)..place(chunk.end)]
     }
@@ -258,9 +258,9 @@ fn find_lines(
         },
     )?;
     let earlier = superseded.iter().flat_map(|(key, offsets)| offsets.iter().map(|offset| (*offset, *key)));
-    let mut lines: Vec<_> = earlier.map(|(offset, key)| TurnLine { offset, key, is_last: false }).collect();
+    let mut lines: Vec<_> = earlier.map(|(offset, key)| LineOfTurn { offset, key, is_last: false }).collect();
     let wanted = last.into_iter().filter(|(_, (_, is_excluded))| !is_excluded);
-    lines.extend(wanted.map(|(key, (offset, _))| TurnLine { offset, key, is_last: true }));
+    lines.extend(wanted.map(|(key, (offset, _))| LineOfTurn { offset, key, is_last: true }));
     lines.par_sort_unstable_by_key(|line| line.offset);
     Ok(TurnLinesFound { lines, superseded })
 }
