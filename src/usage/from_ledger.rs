@@ -5,7 +5,7 @@
 //! each turn. The first reading does not parse an ordinary line ([`claimed_key`]). The second reading parses the lines of
 //! turns, also those that a later line supersedes, and compares their keys. If the first reading was wrong about a
 //! line, both readings are repeated with every line parsed. The only line of a turn is not parsed if its time is out of
-//! the question's bounds ([`Bounds::exclude`]).
+//! the question's bounds ([`TurnTimeBounds::exclude`]).
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -125,7 +125,7 @@ impl LedgerPass<'_> {
         new: &(impl Fn() -> UsageTally<'q> + Sync),
     ) -> Result<Option<Vec<UsageTally<'q>>>, UsageError> {
         let hasher = TurnHasher::default();
-        let found = find_lines(self, keys, &hasher, Bounds::of(question))?;
+        let found = find_lines(self, keys, &hasher, TurnTimeBounds::of(question))?;
         let is_wrong = AtomicBool::new(false);
         // A worker sends its sums when it ends.
         let tallies = SentTallies::new(Vec::new());
@@ -188,12 +188,12 @@ impl<S> Drop for TallyWorker<'_, '_, S> {
 
 /// The times that a question is about.
 #[derive(Debug, Clone, Copy)]
-struct Bounds {
+struct TurnTimeBounds {
     since: Option<Instant>,
     until: Option<Instant>,
 }
 
-impl Bounds {
+impl TurnTimeBounds {
     /// `None` if turns of all times matter. Blocks are made from all turns.
     fn of(question: &Question) -> Option<Self> {
         let Question { since, until, period, .. } = question;
@@ -221,7 +221,7 @@ fn find_lines(
     work: &LedgerPass<'_>,
     keys: KeyReading,
     hasher: &TurnHasher,
-    bounds: Option<Bounds>,
+    bounds: Option<TurnTimeBounds>,
 ) -> Result<TurnLinesFound, UsageError> {
     // The keys are hashes, so nobody can choose them.
     let mut last: NumberMap<TurnKey, (u64, bool)> = NumberMap::default();
@@ -508,7 +508,7 @@ mod tests {
 
     #[test]
     fn only_an_ordinary_line_is_out_of_bounds_without_parsing() {
-        let bounds = Bounds { since: Instant::of_turn("2026-02-01T00:00Z"), until: None };
+        let bounds = TurnTimeBounds { since: Instant::of_turn("2026-02-01T00:00Z"), until: None };
         let ordinary = r#"{"v":1,"kind":"turn","record":{"source":"c","sessionId":"s","messageId":"m","ts":"2026-01-31T23:59:59Z"}}"#;
         assert!(bounds.exclude(ordinary.as_bytes()));
         for (from, to) in [
