@@ -158,7 +158,8 @@ fn outlook(age: Duration, ahead: Duration) -> String {
 
 /// Returns whether a process seems to hold the lock of this file: the file is there, and was touched within [`STALE_AGE`]. For
 /// callers that do not want to wait; the answer may be wrong a moment later.
-pub fn is_held(path: &Path) -> bool {
+#[cfg(feature = "cli")]
+pub(crate) fn is_held(path: &Path) -> bool {
     let touched = match disk::metadata(path) {
         Ok(found) => found.modified,
         Err(error) => return !error.is_not_found(),
