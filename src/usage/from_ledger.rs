@@ -135,6 +135,10 @@ impl LedgerPass<'_> {
                 let Some(tally) = &mut worker.state else { return };
                 let mut lines = worker.lines.of_chunk();
                 for LineOfTurn { offset, key, is_last } in found.within(&chunk) {
+                    if lines.is_full() {
+                        drop(lines);
+                        lines = worker.lines.of_chunk();
+                    }
                     let line = scan::lines(*offset, &bytes[(offset - chunk.start) as usize..]).next();
                     let text = line.map_or(&[][..], |(_, text)| text);
                     let superseded = || found.superseded.get(key).map_or(&[][..], Vec::as_slice);
@@ -290,6 +294,9 @@ struct TurnReader<'f> {
     arena: Bump,
 }
 
+/// The texts of so many bytes are kept before their memory is used again.
+const ARENA_MAX_BYTES: usize = 4 << 20;
+
 /// Reads the lines of a chunk.
 struct ChunkReader<'r, 'f> {
     maker: &'r mut RowMaker<'f>,
@@ -305,6 +312,11 @@ impl<'f> TurnReader<'f> {
 }
 
 impl<'r, 'f> ChunkReader<'r, 'f> {
+    /// Whether the texts of the lines so far have a few megabytes: stamps may give every turn a long text.
+    fn is_full(&self) -> bool {
+        self.arena.allocated_bytes() > ARENA_MAX_BYTES
+    }
+
     /// Returns what `take` makes of the turn of a line; `None` if the line is no turn.
     fn read<T>(
         &mut self,
@@ -384,9 +396,13 @@ impl TurnLines {
     /// Calls `each` with every turn and the offset of its line.
     pub(super) fn each(&self, mut each: impl FnMut(u64, &TurnFields<'_>)) {
         let fold = Fold::new(self.stamps.iter().flat_map(|set| set.borrow_dependent()));
-        let mut lines = TurnReader::default();
-        let mut lines = lines.of_chunk();
+        let mut reader = TurnReader::default();
+        let mut lines = reader.of_chunk();
         for (offset, line, has_backslash) in lines_and_backslashes(self.base, &self.bytes) {
+            if lines.is_full() {
+                drop(lines);
+                lines = reader.of_chunk();
+            }
             if has_backslash || may_be_turn(line) {
                 lines.read(offset, line, &fold, |turn, rows, arena| {
                     with_fields(turn, rows, arena, |fields| each(offset, fields));
