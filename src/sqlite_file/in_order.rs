@@ -21,6 +21,8 @@ pub(crate) struct IndexCursor<'c> {
     pages: PageReader<'c>,
     /// The pages from the root to the page of the next entry.
     levels: Vec<VisitedPage>,
+    /// How many pages were read: a sound index has each of its pages once.
+    read_pages: u32,
     long: Vec<u8>,
 }
 
@@ -34,14 +36,15 @@ struct VisitedPage {
 impl<'c> IndexCursor<'c> {
     /// Begins before the first entry of the index with this root.
     pub(crate) fn new(pages: PageReader<'c>, root: u32) -> Result<Self, UnreadablePage> {
-        let mut cursor = Self { pages, levels: Vec::new(), long: Vec::new() };
+        let mut cursor = Self { pages, levels: Vec::new(), read_pages: 0, long: Vec::new() };
         cursor.descend(root)?;
         Ok(cursor)
     }
 
     /// Goes from a page to the first leaf below the page.
     fn descend(&mut self, mut number: u32) -> Result<(), UnreadablePage> {
-        while self.levels.len() < LEVELS_MAX {
+        while self.levels.len() < LEVELS_MAX && self.read_pages < self.pages.page_count() {
+            self.read_pages += 1;
             let mut bytes = Vec::new();
             let page = self.pages.page(self.pages.read(&[number], &mut bytes)?)?;
             let is_leaf = match page.kind {
@@ -75,7 +78,7 @@ impl<'c> IndexCursor<'c> {
                 self.descend(child)?;
             }
         }
-        let Self { pages, levels, long } = self;
+        let Self { pages, levels, long, .. } = self;
         while levels
             .pop_if(|level| pages.known_page(&level.page).is_ok_and(|page| level.next >= page.cells))
             .is_some()

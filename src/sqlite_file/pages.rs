@@ -77,6 +77,12 @@ impl TreePages {
 }
 
 impl<'c> PageReader<'c> {
+    /// The number of pages of the database.
+    #[cfg(feature = "parquet")]
+    pub(super) fn page_count(&self) -> u32 {
+        self.page_count
+    }
+
     /// Returns a reader of the state that the connection's transaction reads; `None` if only SQLite can read this state.
     /// The transaction must have begun to read.
     pub(crate) fn of(connection: &'c Connection, log: ChangesInLog) -> Option<Self> {

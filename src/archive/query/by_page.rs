@@ -34,6 +34,8 @@ const SORTED_MAX: usize = 1 << 21;
 /// The most rows with one `ts` in a table without an index. The caller sorts them by their key, as far as they are in one
 /// row group; SQLite sorts any number of them.
 const TIES_MAX: usize = 8192;
+/// Pages of a table that are read before the next look at the interrupt.
+const LEAVES_AT_ONCE: usize = 128;
 /// The longest form of a time: `2026-04-20T23:00:00.123456789+02:00`.
 const TS_MAX_LEN: usize = 35;
 /// The most values of a row: the columns of a table, and the `ts` of a tool call's turn.
@@ -113,7 +115,7 @@ impl RowsByPage<'_> {
         &self,
         each: &mut impl FnMut(&[ValueRef<'_>]) -> Result<(), RowStop<E>>,
     ) -> Result<(), RowStop<E>> {
-        let calls = CallsOfTurns::read(self.reader)?;
+        let calls = CallsOfTurns::read(self.reader, self.interrupt)?;
         let (mut rows, mut turns) = (self.rows()?, self.turns_by_ts()?);
         let columns = self.table.columns.len();
         while let Some(([ts], turn)) = turns.next()? {
@@ -145,22 +147,25 @@ impl RowsByPage<'_> {
     /// All rows of a table without an index on `ts`, in order.
     fn by_ts(&self) -> Result<Vec<RowByTs>, UnreadablePage> {
         let table = StoredTable::open(self.reader, self.table.name, [Some("ts")]).ok_or(UnreadablePage)?;
-        let mut order = Vec::new();
-        let flow =
-            table.rows(
-                (0, table.leaves() - 1),
-                &mut PageBuffers::default(),
-                |rowid, [ts]| match RowByTs::new(*ts, rowid) {
+        let (mut order, mut buffers) = (Vec::new(), PageBuffers::default());
+        for first in (0..table.leaves()).step_by(LEAVES_AT_ONCE) {
+            let last = table.leaves().min(first + LEAVES_AT_ONCE as i64) - 1;
+            let flow =
+                table.rows((first, last), &mut buffers, |rowid, [ts]| match RowByTs::new(*ts, rowid) {
                     Some(row) if order.len() < SORTED_MAX => {
                         order.push(row);
                         ControlFlow::Continue(())
                     }
                     _ => ControlFlow::Break(()),
-                },
-            )?;
+                })?;
+            // SQLite's way ends at its first row when the user has interrupted.
+            if flow.is_break() || self.interrupt.is_requested() {
+                return Err(UnreadablePage);
+            }
+        }
         order.sort_unstable();
         let has_few_ties = order.chunk_by(|one, other| one.ts == other.ts).all(|ties| ties.len() <= TIES_MAX);
-        if flow.is_continue() && has_few_ties { Ok(order) } else { Err(UnreadablePage) }
+        if has_few_ties { Ok(order) } else { Err(UnreadablePage) }
     }
 }
 
@@ -197,7 +202,7 @@ struct CallsOfTurns {
 
 impl CallsOfTurns {
     /// Merges the keys of turns with those of tool calls, which begin with the key of the turn.
-    fn read(reader: &ArchiveReader) -> Result<Self, UnreadablePage> {
+    fn read(reader: &ArchiveReader, interrupt: &Interrupt) -> Result<Self, UnreadablePage> {
         const COLUMNS: [&str; 4] = {
             let columns = tool_calls::TABLE.columns;
             let [source, session, message] =
@@ -215,6 +220,10 @@ impl CallsOfTurns {
         let mut call = calls.next()?;
         while let (Some((of_turn, turn_row)), Some(([source, session, message, _], call_row))) = (turn, call)
         {
+            // SQLite's way ends at its first row when the user has interrupted.
+            if interrupt.is_requested() {
+                return Err(UnreadablePage);
+            }
             match texts(of_turn)?.cmp(&texts([source, session, message])?) {
                 std::cmp::Ordering::Less => turn = turns.next()?,
                 std::cmp::Ordering::Equal => {
@@ -342,7 +351,7 @@ mod tests {
             let are_refused = TABLES.map(|table| {
                 let by_page = rows(&path, table, RowReading::Pages);
                 let expected = rows(&path, table, RowReading::Sqlite).unwrap();
-                by_page.map_or(true, |by_page| {
+                by_page.is_none_or(|by_page| {
                     assert!(by_page == expected, "{name}: {}", table.name);
                     false
                 })
