@@ -191,22 +191,23 @@ pub(super) fn reset(args: &ResetArgs, home: Home, json: bool) -> anyhow::Result<
     print_result(json, &document, || reset_text(&done, args.force))
 }
 
-/// Why the archive is not only derived from the ledger: it is another program's database, or the ledger is gone.
+/// Why the archive may not be derived from the ledger: it is another program's database, or the ledger lost lines.
 fn worth_keeping(paths: &Paths) -> Option<String> {
-    // What cannot be read as an archive can be built again from the ledger.
-    let status = archive::status(paths).ok()?;
     let archive = paths.archive.display();
-    if status.is_foreign {
-        return Some(format!("{archive} is a database of another program; move it away"));
-    }
-    let counts = status.row_counts;
-    let rows = counts.sessions + counts.turns + counts.tool_result_events + counts.compactions;
-    let has_ledger = status.ledger_size_bytes.is_some_and(|bytes| bytes > 0);
-    (rows > 0 && !has_ledger).then(|| {
+    let ledger_bytes = disk::metadata_of_target(&paths.ledger).map_or(0, |found| found.len_bytes);
+    let may_be_last = match archive::status(paths) {
+        Ok(status) if status.is_foreign => {
+            return Some(format!("{archive} is a database of another program; move it away"));
+        }
+        Ok(status) => status.ledger_offset_bytes.unsigned_abs() > ledger_bytes,
+        // An archive that cannot be read is built again, but only from a ledger.
+        Err(_) => ledger_bytes == 0 && disk::metadata(&paths.archive).is_ok_and(|found| found.is_file),
+    };
+    may_be_last.then(|| {
         format!(
-            "{} is missing or empty, so {archive} may be the last copy of {}; put the ledger back, or move the archive away",
-            paths.ledger.display(),
-            counted(counts.turns, "turn")
+            "{} is shorter than what {archive} was built from, so the archive may have the last copy of lines; put the ledger \
+             back, or move the archive away",
+            paths.ledger.display()
         )
     })
 }
