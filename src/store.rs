@@ -253,8 +253,14 @@ pub(crate) fn remove_leftovers(
             continue;
         }
         let Some(metadata) = disk::if_there(disk::metadata(&path))? else { continue };
-        if age.is_zero() || metadata.modified.elapsed().is_ok_and(|since| since >= age) {
+        if !metadata.is_file {
+            continue;
+        }
+        if age.is_zero() {
             disk::remove_file_if_exists(&path)?;
+        } else if metadata.modified.elapsed().is_ok_and(|since| since >= age) {
+            // A file that cannot be deleted does no harm.
+            let _ = disk::remove_file_if_exists(&path);
         }
     }
     Ok(())
