@@ -94,6 +94,12 @@ impl Cursors {
         Ok(Cursors { entries, changed: Vec::new() })
     }
 
+    /// Returns whether a home knows something of a ledger that is missing or empty: cursors of logs, or ids.
+    pub(super) fn know_lost_ledger(home: &Home) -> Result<bool, AgentsError> {
+        let has_cursors = is_ledger_lost(home)? && !parse(&read(&home.cursors())?).is_empty();
+        Ok(has_cursors || !Ledger::new(home.clone()).orphaned_indexes()?.is_empty())
+    }
+
     /// Forgets what a home knows of a ledger that is missing or empty and had records: deletes the cursors, and sets the
     /// ids aside, because with either of them a run would not write the records again. Returns the new paths of the ids;
     /// none if there was nothing to forget.
@@ -105,7 +111,7 @@ impl Cursors {
         let ledger = Ledger::new(home.clone());
         let has_cursors =
             || Ok::<_, AgentsError>(is_ledger_lost(home)? && !parse(&read(&home.cursors())?).is_empty());
-        if !has_cursors()? && ledger.orphaned_indexes()?.is_empty() {
+        if !Self::know_lost_ledger(home)? {
             return Ok(None);
         }
         let had_cursors = with_lock(&home.lock(LockName::Cursors), |held| {

@@ -89,7 +89,7 @@ impl LedgerWitness {
 pub(super) fn is_without_ledger(home: &Home) -> Result<bool, AgentsError> {
     let ledger = home.ledger();
     let found = disk::if_there(disk::metadata_of_target(&ledger))?;
-    if found.is_none() && disk::if_there(disk::metadata(&ledger))?.is_some() {
+    if found.is_none() && disk::if_there(disk::metadata(&ledger))?.is_some_and(|found| !found.is_file) {
         let reason =
             "it is a symbolic link that leads nowhere: restore the file that it names, or remove the link";
         return Err(AgentsError::Unusable { path: ledger, reason: reason.into() });

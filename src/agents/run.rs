@@ -171,6 +171,27 @@ impl Ingest {
         Ok(report)
     }
 
+    /// Refuses ids of a ledger that is missing or empty. With them, records would count as written, and the cursors would go past
+    /// them.
+    pub(super) fn refuse_orphaned_ids(&self) -> Result<(), AgentsError> {
+        if self.options.as_reference || Ledger::new(self.home.clone()).orphaned_indexes()?.is_empty() {
+            return Ok(());
+        }
+        let reason =
+            "it is missing or empty, and was not when this run began; the next run reads all logs again";
+        Err(AgentsError::Unusable { path: self.home.ledger(), reason: reason.into() })
+    }
+
+    /// Refuses a home that knows something of a ledger that is missing or empty. With the ids of the lost ledger, records would
+    /// count as written; and whoever sees no messages must not decide that the ledger does not come back.
+    pub(super) fn refuse_lost_ledger(&self) -> Result<(), AgentsError> {
+        if self.options.as_reference || !Cursors::know_lost_ledger(&self.home)? {
+            return Ok(());
+        }
+        let reason = "it is missing or empty, and was not before; put it back, or let `burn ingest` read all logs again";
+        Err(AgentsError::Unusable { path: self.home.ledger(), reason: reason.into() })
+    }
+
     /// Forgets how far logs were read, and the ids of their records, when the ledger with these records is gone. So the logs are
     /// read from their beginning, and their records are written again.
     pub(super) fn forget_without_ledger(&self, observer: &mut dyn IngestObserver) -> Result<(), AgentsError> {
@@ -469,6 +490,7 @@ impl<'r> Run<'r> {
                     self.observer.note(&format!("[burn] a relationship is not written: {}", refusal.reason));
                 }
             }
+            self.ingest.refuse_orphaned_ids()?;
             let ledger = Ledger::new(self.ingest.home.clone());
             let appended = ledger.append(&batch, &AppendOptions::default())?;
             tally.appended.relationships += appended.appended;

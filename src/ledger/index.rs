@@ -95,7 +95,9 @@ impl<'h> IdIndex<'h> {
             true => whole_lines(&home.ledger(), ledger.len_bytes())?,
             false => ledger.len_bytes(),
         };
-        let fresh = IndexNote { ids: stat, ledger: ledger_stat, indexed_bytes: whole_bytes };
+        // Without any index the lines may be those of a ledger that was away when its index was set aside.
+        let indexed_bytes = if ids.is_some() { whole_bytes } else { 0 };
+        let fresh = IndexNote { ids: stat, ledger: ledger_stat, indexed_bytes };
         let (sorted, seen) = match Sorted::open(&path)? {
             Some((sorted, Some(seen))) if seen.ids == stat => (sorted, seen),
             Some((sorted, seen)) => {

@@ -2,7 +2,9 @@
 //! has changed anything.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -54,6 +56,44 @@ fn ids_alone_show_that_a_ledger_is_lost() {
     for name in ["ledger.jsonl", "cursors.json", "ingest.side.json"] {
         fs::remove_file(home.join(name)).unwrap();
     }
+    user.ingest(&[]);
+    assert_eq!(user.lines(), wanted);
+}
+
+#[test]
+fn a_ledger_that_is_put_back_after_its_index_was_set_aside_gets_no_record_twice() {
+    let user = user_with_log();
+    user.ingest(&[]);
+    let wanted = user.lines();
+    let home = user.path(".relayburn");
+    // What a run leaves that is killed before its first append.
+    for name in ["ledger.idx", "ledger.content.idx"] {
+        fs::rename(home.join(name), home.join(format!("{name}.set-aside"))).unwrap();
+    }
+    fs::write(home.join("cursors.json"), r#"{"version":1,"files":{}}"#).unwrap();
+    user.ingest(&[]);
+    assert_eq!(user.lines(), wanted);
+}
+
+#[test]
+fn a_hook_leaves_a_lost_ledger_to_the_next_run() {
+    let user = user_with_log();
+    user.ingest(&[]);
+    let wanted = user.lines();
+    let home = user.path(".relayburn");
+    fs::rename(home.join("ledger.jsonl"), home.join("away")).unwrap();
+    let ids = fs::read(home.join("ledger.idx")).unwrap();
+    let log = user.log("s.jsonl");
+    let payload = serde_json::json!({"session_id": "s", "transcript_path": log, "hook_event_name": "Stop"});
+    let mut hook =
+        user.burn(&["ingest", "--hook", "claude", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
+    // The hook may end before it has read everything.
+    let _ = hook.stdin.take().unwrap().write_all(payload.to_string().as_bytes());
+    assert!(hook.wait().unwrap().success());
+    assert!(!home.join("ledger.jsonl").exists());
+    assert_eq!(fs::read(home.join("ledger.idx")).unwrap(), ids);
+    assert_eq!(fs::read_dir(home.join("hooks")).unwrap().count(), 1, "the call is kept");
+    fs::rename(home.join("away"), home.join("ledger.jsonl")).unwrap();
     user.ingest(&[]);
     assert_eq!(user.lines(), wanted);
 }

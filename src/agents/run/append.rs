@@ -154,13 +154,7 @@ impl Run<'_> {
     /// Appends queued records, under lock `ledger`.
     fn append(&mut self, queue: &mut [Queued], tally: &mut AgentReport) -> Result<(), AgentsError> {
         let as_reference = self.options.as_reference;
-        let home = &self.ingest.home;
-        if !as_reference && !Ledger::new(home.clone()).orphaned_indexes()?.is_empty() {
-            // With the ids of the lost ledger, records would count as written, and the cursors would go past them.
-            let reason =
-                "it is missing or empty, and was not when this run began; the next run reads all logs again";
-            return Err(AgentsError::Unusable { path: home.ledger(), reason: reason.into() });
-        }
+        self.ingest.refuse_orphaned_ids()?;
         if !as_reference || self.is_hook {
             self.ingest.known.catch_up(&self.ingest.home)?;
         }

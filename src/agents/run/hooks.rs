@@ -22,7 +22,7 @@ impl Ingest {
         let mut report = HookReport::default();
         let may_begin = settings::check_storage()
             .and_then(|()| self.check_near())
-            .and_then(|()| self.forget_without_ledger(observer));
+            .and_then(|()| self.refuse_lost_ledger());
         if let Err(error) = may_begin {
             report.failures.push(error.to_string());
             return report;
@@ -119,6 +119,7 @@ impl Ingest {
                     })?;
                 }
             }
+            self.refuse_lost_ledger()?;
             let ledger = Ledger::new(home.clone()).with_interrupt(interrupt);
             ledger.append(&batch, &AppendOptions::default())?;
             Ok::<_, AgentsError>(())
