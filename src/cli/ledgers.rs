@@ -82,10 +82,9 @@ impl LedgersArgs {
                 (Some(archive), _) => archive.clone(),
                 // Nobody asks or builds an archive.
                 (None, Wanted::Ledger) => disk::parent_of(ledger).join("archive.sqlite"),
-                (None, _) => wrong_usage(
-                    command,
-                    "one plain ledger needs --archive, the archive to ask, or --from ledger",
-                ),
+                (None, _) => {
+                    wrong_usage(command, "one plain ledger needs --archive, the archive to ask or to build")
+                }
             };
             return Ok(named(Paths::offline(ledger.clone(), archive)));
         }

@@ -117,7 +117,8 @@ fn diff(home: &Home, before: &Prices, after: &Prices, is_json: bool) -> anyhow::
         ..Question::default()
     };
     let paths = Paths::of_home(home);
-    query::warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
+    // A failure is one of the question, too, which says it.
+    let _ = query::warn_if_behind(&paths);
     let interrupt = super::interrupt::watch();
     let mut costs: BTreeMap<(String, String), [Option<Sums>; 2]> = BTreeMap::new();
     for (place, prices) in [before, after].into_iter().enumerate() {

@@ -50,7 +50,11 @@ fn get(name: &str) -> Result<TimeZone, jiff::Error> {
 
 /// Returns the zone of `TZ`, or its value if it names no zone; none if it is not set.
 fn of_variable() -> Option<Result<Zone, String>> {
-    let value = std::env::var_os("TZ").filter(|value| !value.is_empty())?;
+    // `:/etc/localtime` is the zone of the system in other words.
+    let is_system = |value: &std::ffi::OsString| {
+        value.to_str().is_some_and(|value| value.trim_start_matches(':') == "/etc/localtime")
+    };
+    let value = std::env::var_os("TZ").filter(|value| !value.is_empty() && !is_system(value))?;
     let zone = |value: &str| {
         let name = value.trim_start_matches(':');
         let zone = get(name).or_else(|_| TimeZone::posix(name)).ok()?;
