@@ -5,7 +5,7 @@
 //! Guarantees: a row that is half written, or that a writer cuts off again, is never kept.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::error::SessionError;
 use super::index::{self, IndexRows};
@@ -19,6 +19,8 @@ use crate::disk;
 /// How often a reader waits for a writer that has written half a row.
 const RETRIES: u32 = 20;
 const RETRY_AFTER: Duration = Duration::from_millis(2);
+/// How long a reader waits for the rest of a row: a busy machine may stop a writer within a write.
+const HALF_ROW_MAX: Duration = Duration::from_millis(100);
 
 /// A store opened for reading. It changes nothing and may stay open while others write.
 ///
@@ -88,11 +90,16 @@ impl SessionReader {
             match self.refresh() {
                 Ok(()) => break,
                 Err(error) if attempt == RETRIES || !error.is_recoverable() => return Err(error),
-                // If a writer had written half a row, the file changes now.
+                // If a writer had written half a row, the file changes soon.
                 Err(error) => {
+                    let path = self.view.layout.index_file_path();
+                    let failed = Instant::now();
                     std::thread::sleep(RETRY_AFTER);
-                    if state(&self.view.layout.index_file_path()) == before {
-                        return Err(error);
+                    while state(&path) == before {
+                        if failed.elapsed() >= HALF_ROW_MAX || ends_in_line_feed(&path) {
+                            return Err(error);
+                        }
+                        std::thread::sleep(RETRY_AFTER);
                     }
                 }
             }
@@ -141,6 +148,17 @@ impl SessionReader {
         });
         Ok(())
     }
+}
+
+/// Whether the last byte of a file is LF, so that no row is half written.
+fn ends_in_line_feed(path: &Path) -> bool {
+    let last_byte = || {
+        let file = disk::File::open_read_no_follow(path)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, file.len_bytes()?.saturating_sub(1))?;
+        Ok::<_, disk::Error>(byte)
+    };
+    last_byte().map_or(true, |byte| byte == *b"\n")
 }
 
 impl SeenIndex {
