@@ -82,6 +82,9 @@ struct Fingerprints {
     lines: usize,
 }
 
+/// What the name of an index that was set aside ends in.
+const SET_ASIDE: &str = ".set-aside";
+
 impl<'h> IdIndex<'h> {
     /// Opens the index and adds the ids that the index lacks of `ledger`, the open ledger.
     pub(super) fn open(home: &'h Home, ledger: &LineFile) -> Result<Self, LedgerError> {
@@ -95,8 +98,10 @@ impl<'h> IdIndex<'h> {
             true => whole_lines(&home.ledger(), ledger.len_bytes())?,
             false => ledger.len_bytes(),
         };
-        // Without any index the lines may be those of a ledger that was away when its index was set aside.
-        let indexed_bytes = if ids.is_some() { whole_bytes } else { 0 };
+        // The lines may be those of a ledger that was away when a run set its index aside.
+        let set_aside = || disk::if_there(disk::metadata(&disk::with_suffix(&home.ids_index(), SET_ASIDE)));
+        let is_set_aside = ids.is_none() && set_aside()?.is_some();
+        let indexed_bytes = if is_set_aside { 0 } else { whole_bytes };
         let fresh = IndexNote { ids: stat, ledger: ledger_stat, indexed_bytes };
         let (sorted, seen) = match Sorted::open(&path)? {
             Some((sorted, Some(seen))) if seen.ids == stat => (sorted, seen),
@@ -412,7 +417,7 @@ impl Ledger {
             self.locked(LockName::LedgerIndex, |held| {
                 held.still_held()?;
                 let orphaned = self.orphaned_indexes()?;
-                let set_aside = orphaned.iter().map(|index| disk::set_aside(index, ".set-aside"));
+                let set_aside = orphaned.iter().map(|index| disk::set_aside(index, SET_ASIDE));
                 Ok(set_aside.collect::<Result<_, _>>()?)
             })
         })
