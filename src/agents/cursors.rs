@@ -94,10 +94,14 @@ impl Cursors {
         Ok(Cursors { entries, changed: Vec::new() })
     }
 
+    /// Returns whether a home has cursors of a lost ledger.
+    fn are_of_lost_ledger(home: &Home) -> Result<bool, AgentsError> {
+        Ok(is_ledger_lost(home)? && !parse(&read(&home.cursors())?).is_empty())
+    }
+
     /// Returns whether a home knows something of a ledger that is missing or empty: cursors of logs, or ids.
     pub(super) fn know_lost_ledger(home: &Home) -> Result<bool, AgentsError> {
-        let has_cursors = is_ledger_lost(home)? && !parse(&read(&home.cursors())?).is_empty();
-        Ok(has_cursors || !Ledger::new(home.clone()).orphaned_indexes()?.is_empty())
+        Ok(Self::are_of_lost_ledger(home)? || !Ledger::new(home.clone()).orphaned_indexes()?.is_empty())
     }
 
     /// Forgets what a home knows of a ledger that is missing or empty and had records: deletes the cursors, and sets the
@@ -108,22 +112,19 @@ impl Cursors {
     /// of the other logs with a ledger that lacks their records. The cursors go first: if a run is killed after them, the ids
     /// tell the next run that the ledger is lost.
     pub(super) fn forget_without_ledger(home: &Home) -> Result<Option<Vec<PathBuf>>, AgentsError> {
-        let ledger = Ledger::new(home.clone());
-        let has_cursors =
-            || Ok::<_, AgentsError>(is_ledger_lost(home)? && !parse(&read(&home.cursors())?).is_empty());
         if !Self::know_lost_ledger(home)? {
             return Ok(None);
         }
         let had_cursors = with_lock(&home.lock(LockName::Cursors), |held| {
             // Another run may have appended records meanwhile.
-            if !has_cursors()? {
+            if !Self::are_of_lost_ledger(home)? {
                 return Ok(false);
             }
             held.still_held()?;
             disk::replace(&home.cursors(), &print(&[]), Replacing::Unsynced)?;
             Ok::<_, AgentsError>(true)
         })?;
-        let set_aside = ledger.set_orphaned_indexes_aside()?;
+        let set_aside = Ledger::new(home.clone()).set_orphaned_indexes_aside()?;
         Ok((had_cursors || !set_aside.is_empty()).then_some(set_aside))
     }
 

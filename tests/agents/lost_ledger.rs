@@ -76,7 +76,7 @@ fn a_ledger_that_is_put_back_after_its_index_was_set_aside_gets_no_record_twice(
 }
 
 #[test]
-fn a_hook_leaves_a_lost_ledger_to_the_next_run() {
+fn hooks_and_the_status_line_leave_a_lost_ledger_to_the_next_run() {
     let user = user_with_log();
     user.ingest(&[]);
     let wanted = user.lines();
@@ -85,13 +85,14 @@ fn a_hook_leaves_a_lost_ledger_to_the_next_run() {
     let ids = fs::read(home.join("ledger.idx")).unwrap();
     let log = user.log("s.jsonl");
     let payload = serde_json::json!({"session_id": "s", "transcript_path": log, "hook_event_name": "Stop"});
-    let mut hook =
-        user.burn(&["ingest", "--hook", "claude", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
-    // The hook may end before it has read everything.
-    let _ = hook.stdin.take().unwrap().write_all(payload.to_string().as_bytes());
-    assert!(hook.wait().unwrap().success());
-    assert!(!home.join("ledger.jsonl").exists());
-    assert_eq!(fs::read(home.join("ledger.idx")).unwrap(), ids);
+    for words in [&["ingest", "--hook", "claude", "--quiet"][..], &["statusline", "--import-alone"]] {
+        let mut call = user.burn(words).stdin(Stdio::piped()).spawn().unwrap();
+        // The call may end before it has read everything.
+        let _ = call.stdin.take().unwrap().write_all(payload.to_string().as_bytes());
+        assert!(call.wait().unwrap().success());
+        assert!(!home.join("ledger.jsonl").exists(), "{words:?}");
+        assert_eq!(fs::read(home.join("ledger.idx")).unwrap(), ids, "{words:?}");
+    }
     assert_eq!(fs::read_dir(home.join("hooks")).unwrap().count(), 1, "the call is kept");
     fs::rename(home.join("away"), home.join("ledger.jsonl")).unwrap();
     user.ingest(&[]);

@@ -67,7 +67,7 @@ impl Ingest {
     ) -> Result<(), AgentsError> {
         settings::check_storage()?;
         self.check_near()?;
-        self.forget_without_ledger(&mut super::super::NoObserver)?;
+        self.refuse_lost_ledger()?;
         // The entries are saved before the log is read, because the process may be ended while the log is read. Otherwise
         // each part would begin with the same lines of the ledger.
         self.known.catch_up(&self.home)?;
