@@ -186,9 +186,18 @@ impl LineSource {
             self.buffer.truncate(PIECE_BYTES);
             self.buffer.shrink_to_fit();
         }
-        if self.buffer.len() - self.filled < PIECE_BYTES {
+        // Bytes that are skipped are not in `offset`, so this may be too much.
+        let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.offset + self.filled as u64));
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let piece = left.min(PIECE_BYTES);
+        if self.buffer.len() - self.filled < piece {
             // Doubling the buffer keeps the time for a long line linear.
-            self.buffer.resize((2 * self.filled).max(self.filled + PIECE_BYTES), 0);
+            let wanted = (2 * self.filled).max(self.filled + piece).min(self.filled.saturating_add(left));
+            if self.buffer.is_empty() {
+                self.buffer = vec![0; wanted];
+            } else {
+                self.buffer.resize(wanted, 0);
+            }
         }
         loop {
             match self.reader.read(&mut self.buffer[self.filled..]) {

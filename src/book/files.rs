@@ -117,7 +117,7 @@ pub(super) fn read_event(
         if frame_bytes > bytes.len() {
             // A length that is damaged can be anything up to 4 GiB; the file bounds what is allocated.
             let left = file.len_bytes()?.saturating_sub(position.offset);
-            bytes.resize(frame_bytes.min(left as usize), 0);
+            disk::make_room(&mut bytes, frame_bytes.min(left as usize));
             let filled = file.read_at(&mut bytes, position.offset)?;
             bytes.truncate(filled);
         }
@@ -222,7 +222,7 @@ impl EventReader {
         self.bytes_offset += self.at as u64;
         self.at = 0;
         let left = self.file.len_bytes()?.saturating_sub(self.bytes_offset);
-        self.bytes.resize((wanted.max(READ_BYTES) as u64).min(left) as usize, 0);
+        disk::make_room(&mut self.bytes, (wanted.max(READ_BYTES) as u64).min(left) as usize);
         let filled = self.file.read_at(&mut self.bytes, self.bytes_offset)?;
         self.bytes.truncate(filled);
         Ok(())

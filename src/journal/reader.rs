@@ -359,7 +359,7 @@ impl OpenSegment {
     fn window_at(&mut self, position: u64, len: usize) -> Result<&[u8], disk::Error> {
         let window_end = self.window_start + self.window.len() as u64;
         if position < self.window_start || position + len as u64 > window_end {
-            self.window.resize(len.max(WINDOW_BYTES), 0);
+            disk::make_room(&mut self.window, len.max(WINDOW_BYTES));
             self.window_start = position;
             let read = match self.file.read_at(&mut self.window, position) {
                 Ok(read) => read,

@@ -214,7 +214,7 @@ impl Case<'_> {
             connection.write_all(&body).unwrap();
             (connection, String::from_utf8(head).unwrap())
         });
-        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+        let mut child = common::processes::with_signals()
             .args(argv.iter().map(|word| word.replace("{SERVER}", &url)))
             .env_clear()
             .envs(self.environment())
