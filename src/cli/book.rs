@@ -338,6 +338,9 @@ async fn work(command: BookCommand, store: &LogTaleaStore, json: bool) -> anyhow
         }
         BookCommand::Snapshot { book, .. } => {
             let books = match book {
+                Some(book) if book == "_system" => {
+                    bail!("_system gets no snapshot, because a snapshot has no registrations")
+                }
                 Some(book) => vec![book],
                 None => user_books(store)?,
             };

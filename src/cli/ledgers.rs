@@ -88,6 +88,9 @@ impl LedgersArgs {
             };
             return Ok(named(Paths::offline(ledger.clone(), archive)));
         }
+        if wanted == Wanted::AsItIs && self.archive.is_none() {
+            wrong_usage(command, "--no-build needs --archive, an archive that was built before");
+        }
         let temporary = match &self.archive {
             Some(_) => None,
             None => Some(

@@ -49,7 +49,7 @@ pub(super) struct QueryArgs {
     times: TimeArgs,
     #[command(flatten)]
     filters: FilterArgs,
-    /// Where to read records [default: archive for turns, ledger for other kinds]
+    /// Where to read records [default: archive for turns, sessions, stamps and tool calls, ledger for other kinds]
     #[arg(long, value_enum)]
     from: Option<FromArg>,
     /// Print at most N records.
@@ -233,7 +233,15 @@ fn has_all(document: &mut Document, record: &str, pairs: &[&String]) -> bool {
 }
 
 pub(super) fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
-    match archive::query::lag(paths)? {
+    let lag = archive::query::lag(paths)?;
+    if !paths.ledger.try_exists().unwrap_or(true) {
+        let ledger = paths.ledger.display();
+        warn(&format!(
+            "there is no ledger at {ledger}; its archive alone answers, and nothing can build it again"
+        ));
+        return Ok(());
+    }
+    match lag {
         Lag::Nothing => {}
         Lag::Lines(bytes) => warn(&format!(
             "the archive lacks the last {} of the ledger; `burn state rebuild archive` adds them",

@@ -16,7 +16,6 @@ use super::usage::{SelectionArgs, bring_up_to_date};
 use super::{interrupt, print, print_json, print_text, query, warn, wrong_usage};
 use crate::disk::{self, Replacing};
 use crate::report::{self, MARKER, ReportNames, ReportOptions, ReportPage};
-use crate::usage::Question;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -62,7 +61,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     if is_to_stdout && args.form.json {
         wrong_usage(&["report"], "--json and the page cannot both be on standard output; give --out FILE");
     }
-    let question = Question { threads: args.selection.threads, ..args.selection.question("report", now) };
+    let question = args.selection.question("report", now);
     if !is_to_stdout {
         refuse_others_file(&args.out, args.force)?;
     }

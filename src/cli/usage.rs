@@ -6,6 +6,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -107,8 +108,8 @@ pub(super) struct SelectionArgs {
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
     /// Worker threads [default: one for each core]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub(super) threads: usize,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     #[command(flatten)]
     files: LedgersArgs,
     #[command(flatten)]
@@ -211,7 +212,10 @@ fn print_answer(
 /// A build of so many bytes takes a moment that a reader notices.
 const NOTICED_BYTES: u64 = 32 << 20;
 
-/// Reads into the archive what the ledger has more, if nobody else builds it.
+/// How long to wait before another look at the build of another process.
+const WAIT_FOR_BUILD: Duration = Duration::from_millis(20);
+
+/// Reads into the archive what the ledger has more, if nobody else builds it. The first archive is waited for.
 pub(super) fn bring_up_to_date(paths: &Paths, interrupt: &Interrupt) -> anyhow::Result<()> {
     catch_up(paths, NOTICED_BYTES, interrupt)
 }
@@ -221,6 +225,12 @@ pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt)
     let has_ledger = paths.ledger.try_exists().unwrap_or(true);
     let has_archive = paths.archive.try_exists().unwrap_or(true);
     if !has_ledger {
+        if paths.ledger.is_symlink() {
+            anyhow::bail!(
+                "{} is a link to a file that is not there; put the file back, or move the link away",
+                paths.ledger.display()
+            );
+        }
         if !has_archive {
             anyhow::bail!(
                 "there is neither an archive nor a ledger at {}: nothing was used, or it was not recorded; `burn ingest` and \
@@ -240,7 +250,11 @@ pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt)
         Err(_) => return Ok(()),
     };
     if lock::is_held(&paths.lock) {
-        return Ok(());
+        if has_archive {
+            return Ok(());
+        }
+        warn(&format!("another process builds {}, which is waited for", paths.archive.display()));
+        while lock::is_held(&paths.lock) && !interrupt.sleep(WAIT_FOR_BUILD) {}
     }
     if unread_bytes >= noticed_bytes {
         let bytes = human_bytes(unread_bytes);
@@ -339,7 +353,15 @@ impl SelectionArgs {
         }
         let AskedTimes { since, until, zone, week_start } = times;
         let filters = self.filters(command);
-        Question { zone, week_start, since, until, filters, threads: self.threads, ..Question::default() }
+        Question {
+            zone,
+            week_start,
+            since,
+            until,
+            filters,
+            threads: self.threads.map_or(0, usize::from),
+            ..Question::default()
+        }
     }
 
     fn filters(&self, command: &str) -> Filters {

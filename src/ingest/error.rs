@@ -112,7 +112,7 @@ fn other_journal(store: &Option<PathBuf>, filled_from: &Path, journal: &Path) ->
         );
     }
     format!(
-        "{store} was filled from the journal in {from}, and {journal} is another one, so nothing was drained: name that \
-         journal (--journal), or drain this one into another store (--store), which then gets all that it holds"
+        "{store} was filled from the journal in {from}, and {journal} is another one, so nothing was drained: drain that \
+         journal, or this one into another store (--store), which then gets all that it holds"
     )
 }

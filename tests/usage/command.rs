@@ -435,3 +435,52 @@ fn the_title_of_a_dimension_obeys_nothing() {
     assert_eq!(code, Some(0));
     assert!(text.contains("tag:a\u{FFFD}[31mb") && !text.contains('\u{1b}'), "{text:?}");
 }
+
+#[test]
+fn a_ledger_that_is_gone_is_named_beside_the_answer_of_its_archive() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("ledger.jsonl");
+    fs::write(&ledger, turn("m1", "claude-opus-4-7", "200")).unwrap();
+    let (_, before, _) = burn(home.path(), &["usage", "--by", "model"]);
+    fs::remove_file(&ledger).unwrap();
+    for args in [&["usage", "--by", "model"][..], &["query", "turns"], &["report", "--out", "-"]] {
+        let (code, out, error) = burn(home.path(), args);
+        assert_eq!((code, out.is_empty()), (Some(0), false), "{args:?}: {error}");
+        assert!(error.contains(&format!("there is no ledger at {}", ledger.display())), "{args:?}: {error}");
+        assert!(args[0] != "usage" || out == before, "{out}");
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("nowhere", &ledger).unwrap();
+        let (code, out, error) = burn(home.path(), &["usage"]);
+        assert_eq!((code, &*out), (Some(1), ""), "{error}");
+        assert!(error.contains("is a link to a file that is not there"), "{error}");
+    }
+}
+
+#[test]
+fn commands_that_begin_at_once_all_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let lines: String =
+        (0..20_000).map(|number| turn(&format!("m{number}"), "claude-opus-4-7", "200")).collect();
+    fs::write(home.path().join("ledger.jsonl"), lines).unwrap();
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let asked: Vec<_> =
+            (0..5).map(|_| scope.spawn(|| burn(home.path(), &["usage", "--by", "model"]))).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    for (code, out, error) in &answers {
+        assert_eq!((*code, out), (Some(0), &answers[0].1), "{error}");
+        assert!(out.contains("20.0 k"), "{out}");
+    }
+}
+
+#[test]
+fn without_a_build_several_ledgers_need_an_archive() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("ledger.jsonl"), turn("m1", "claude-opus-4-7", "200")).unwrap();
+    let (code, _, error) =
+        burn(home.path(), &["usage", "--no-build", "--ledger", home.path().to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("--no-build needs --archive"), "{error}");
+}

@@ -136,7 +136,8 @@ impl Ingest {
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         kept.iter().for_each(|kept| *reasons.entry(&kept.reason).or_default() += 1);
         for (reason, count) in reasons {
-            observer.note(&format!("[burn] a hook left to this run ({count} times): {reason}"));
+            let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+            observer.note(&format!("[burn] a hook left to this run ({times}): {reason}"));
         }
         for call in kept.iter().filter_map(|kept| kept.call.as_ref()) {
             match self.hook_event(call, interrupt) {

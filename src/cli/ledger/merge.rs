@@ -50,6 +50,9 @@ pub(super) fn merge(args: &MergeArgs, json: bool) -> anyhow::Result<ExitCode> {
 
 /// Writes the lines from `since` on to standard output, and says where the next export begins.
 pub(super) fn export(home: Home, since: u64) -> anyhow::Result<ExitCode> {
+    if !home.ledger().try_exists().unwrap_or(true) {
+        bail!("there is no ledger at {}; --home names another home", home.ledger().display());
+    }
     let mut out = BufWriter::with_capacity(1 << 18, io::stdout().lock());
     let exported = Ledger::new(home).export(since, &mut out)?;
     warn(&format!(
