@@ -180,8 +180,9 @@ impl<'h> IdIndex<'h> {
         // In order, so that neighbours are found in the same pages.
         let mut sought: Vec<Id> = wanted.difference(&known).copied().collect();
         sought.sort_unstable();
+        let mut buffer = Vec::new();
         for id in &sought {
-            match self.sorted.contains(*id, ids)? {
+            match self.sorted.contains(*id, ids, &mut buffer)? {
                 Some(true) => {
                     known.insert(*id);
                 }

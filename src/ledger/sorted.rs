@@ -12,16 +12,19 @@ use rayon::slice::ParallelSliceMut;
 use super::LedgerError;
 use crate::disk::{self, File, Replacing};
 use crate::record::{ID_LEN_BYTES, Id};
-use crate::scan::{self, Io, Source};
+use crate::scan::{self, ENTRY_LEN_BYTES, Io, SortedEntries, Source};
 
 const MAGIC: &[u8; 8] = b"BURNIDX1";
 const HEADER_LEN_BYTES: usize = 256;
 const SUMMED_HEADER_BYTES: usize = 28;
 const SEEN_AT: usize = 64;
 const SEEN_LEN_BYTES: usize = 64;
-const ENTRY_LEN_BYTES: usize = 16;
 /// How much of `ledger.idx` is read at a time, in bytes.
 const PIECE_BYTES: u64 = 1 << 20;
+/// How many entries are copied at a time.
+const PIECE_ENTRIES: u64 = PIECE_BYTES / ENTRY_LEN_BYTES as u64;
+/// A longer file is read and not mapped, because its pages would stay in memory as long as the map does.
+const MAP_MAX_BYTES: u64 = 8 << 20;
 
 /// The metadata of a file. Any change of the file changes the metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,6 +124,7 @@ impl Sorted {
     /// Opens the file. Returns `None` when the file is missing or invalid.
     pub(super) fn open(path: &Path) -> Result<Option<(Self, Option<IndexNote>)>, LedgerError> {
         let Some(source) = Source::open_if_there(path, Io::Mmap)? else { return Ok(None) };
+        let source = source.mapped_up_to(MAP_MAX_BYTES);
         if source.len_bytes() < HEADER_LEN_BYTES as u64 {
             return Ok(None);
         }
@@ -167,21 +171,47 @@ impl Sorted {
     }
 
     /// Whether `ids` has `id` in the covered prefix; `None` when the two files contradict each other.
-    pub(super) fn contains(&self, id: Id, ids: &File) -> Result<Option<bool>, LedgerError> {
-        let mut buffer = Vec::new();
-        let bytes = self.source.bytes(HEADER_LEN_BYTES as u64..self.source.len_bytes(), &mut buffer)?;
-        let (entries, _) = bytes.as_chunks::<ENTRY_LEN_BYTES>();
-        let key = id.0.to_be_bytes();
-        let first = entries.partition_point(|entry| entry[..8] < key[..]);
-        let Some(entry) = entries.get(first).filter(|entry| entry[..8] == key) else {
+    pub(super) fn contains(
+        &self,
+        id: Id,
+        ids: &File,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<bool>, LedgerError> {
+        let sorted = self.sorted_entries();
+        let first = sorted.count_below(id.0, buffer)?;
+        let entries = sorted.entries(first..self.entries.min(first + 1), buffer)?;
+        let Some(entry) = entries.first().map(|entry| u128::from_be_bytes(*entry)) else {
             return Ok(Some(false));
         };
-        let offset = entry[8..].first_chunk().map_or(0, |offset| u64::from_be_bytes(*offset));
+        if id_of(entry) != id {
+            return Ok(Some(false));
+        }
+        let offset = entry as u64;
         let mut line = [0; ID_LEN_BYTES + 1];
         let is_there = ids.read_at(&mut line, offset)? == line.len()
             && Id::parse(&line[..ID_LEN_BYTES]) == Some(id)
             && line[ID_LEN_BYTES] == b'\n';
         Ok(is_there.then_some(true))
+    }
+
+    fn sorted_entries(&self) -> SortedEntries<'_> {
+        SortedEntries {
+            source: &self.source,
+            at: HEADER_LEN_BYTES as u64,
+            count: self.entries,
+            key_of: |entry| id_of(u128::from_be_bytes(*entry)).0,
+        }
+    }
+
+    /// Passes all entries to `each`, in order.
+    fn each_entry(&self, mut each: impl FnMut(u128) -> Result<(), disk::Error>) -> Result<(), LedgerError> {
+        let (sorted, mut buffer) = (self.sorted_entries(), Vec::new());
+        for start in (0..self.entries).step_by(PIECE_ENTRIES as usize) {
+            for entry in sorted.entries(start..self.entries.min(start + PIECE_ENTRIES), &mut buffer)? {
+                each(u128::from_be_bytes(*entry))?;
+            }
+        }
+        Ok(())
     }
 
     /// Saves the note in the header.
@@ -197,12 +227,6 @@ impl Sorted {
         old: Option<&Self>,
         seen: &IndexNote,
     ) -> Result<Self, LedgerError> {
-        let mut buffer = Vec::new();
-        let old_entries = match old {
-            Some(old) => old.source.bytes(HEADER_LEN_BYTES as u64..old.source.len_bytes(), &mut buffer)?,
-            None => &[],
-        };
-        let old_entries = old_entries.as_chunks::<ENTRY_LEN_BYTES>().0;
         let (mut at, mut sum) = old.map_or((0, 0), |old| (old.covered_bytes, old.covered_sum));
         let mut added = Vec::new();
         if let Some(ids) = ids {
@@ -215,7 +239,7 @@ impl Sorted {
             })?;
         }
         added.par_sort_unstable();
-        Self::write_entries(path, old_entries, &added, (at, sum), seen)
+        Self::write_entries(path, old, &added, (at, sum), seen)
     }
 
     /// Writes the whole file for an index that has `ids` in its lines, `text`.
@@ -225,18 +249,18 @@ impl Sorted {
         text: &[u8],
         seen: &IndexNote,
     ) -> Result<Self, LedgerError> {
-        Self::write_entries(path, &[], &ids.entries, (text.len() as u64, crc32c::crc32c(text)), seen)
+        Self::write_entries(path, None, &ids.entries, (text.len() as u64, crc32c::crc32c(text)), seen)
     }
 
     /// Writes the file from entries that are sorted. `at` and `sum` are the length and the checksum of the covered prefix.
     fn write_entries(
         path: &Path,
-        old_entries: &[[u8; ENTRY_LEN_BYTES]],
+        old: Option<&Self>,
         added: &[u128],
         (at, sum): (u64, u32),
         seen: &IndexNote,
     ) -> Result<Self, LedgerError> {
-        let entries = old_entries.len() + added.len();
+        let entries = old.map_or(0, Self::len) as usize + added.len();
         let mut out = vec![0; HEADER_LEN_BYTES];
         out[..8].copy_from_slice(MAGIC);
         out[8..16].copy_from_slice(&at.to_le_bytes());
@@ -257,14 +281,16 @@ impl Sorted {
                 }
                 Ok::<_, disk::Error>(())
             };
-            for entry in old_entries.iter().map(|entry| u128::from_be_bytes(*entry)) {
-                while let Some(new) = added.next_if(|new| **new < entry) {
-                    put(*new)?;
-                }
-                put(entry)?;
+            if let Some(old) = old {
+                old.each_entry(|entry| {
+                    while let Some(new) = added.next_if(|new| **new < entry) {
+                        put(*new)?;
+                    }
+                    put(entry)
+                })?;
             }
             added.try_for_each(|new| put(*new))?;
-            file.write_all(&out)
+            Ok::<_, LedgerError>(file.write_all(&out)?)
         })?;
         match Self::open(path)? {
             Some((sorted, _)) => Ok(sorted),

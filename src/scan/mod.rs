@@ -6,12 +6,14 @@
 mod chunk;
 pub(crate) mod in_order;
 pub mod json;
+mod sorted_entries;
 mod source;
 pub mod truncation;
 #[cfg(feature = "agents")]
 mod zstd_frames;
 
 pub use chunk::{Chunks, chunks, is_long_line, lines};
+pub(crate) use sorted_entries::{ENTRY_LEN_BYTES, SortedEntries};
 pub use source::{Io, ScanError, Source};
 #[cfg(feature = "agents")]
 pub(crate) use zstd_frames::ZstdFrames;

@@ -189,6 +189,12 @@ impl Source {
         }
     }
 
+    /// Drops the map of a file of more than `len_bytes`, so that the file is read through buffers.
+    pub(crate) fn mapped_up_to(mut self, len_bytes: u64) -> Self {
+        self.map = self.map.filter(|_| self.len_bytes <= len_bytes);
+        self
+    }
+
     /// The path by which the file was opened.
     pub fn path(&self) -> &Path {
         &self.path

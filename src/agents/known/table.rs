@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::AgentsError;
 use crate::disk::{self, Replacing};
-use crate::scan::{Io, Source};
+use crate::scan::{self, Io, ScanError, SortedEntries, Source};
 
 const MAGIC: &[u8; 8] = b"BURNKNW3";
 const COVERED_AT: usize = 8;
@@ -19,7 +19,9 @@ const COUNTS_AT: usize = WITNESS_AT + 8;
 const SUM_AT: usize = COUNTS_AT + 8 * TABLES;
 const HEADER_LEN_BYTES: usize = SUM_AT + 8;
 const TABLES: usize = 5;
-const ENTRY_LEN_BYTES: u64 = 16;
+const ENTRY_LEN_BYTES: u64 = scan::ENTRY_LEN_BYTES as u64;
+/// A longer file is read and not mapped, because its pages would stay in memory as long as the map does.
+const MAP_MAX_BYTES: u64 = 8 << 20;
 const WITNESS_BYTES: u64 = 4096;
 /// How many entries are read at a time when a whole table is read.
 const PIECE_ENTRIES: u64 = 64 << 10;
@@ -66,7 +68,7 @@ pub(super) fn witness(ledger: &Source, covered_bytes: u64) -> Option<u64> {
 impl Base {
     /// Opens the file. None when the file is missing or was made from another ledger.
     pub(super) fn open(path: &Path, ledger: &Source) -> Option<Self> {
-        let source = Source::open(path, Io::default()).ok()?;
+        let source = Source::open(path, Io::default()).ok()?.mapped_up_to(MAP_MAX_BYTES);
         let mut buffer = Vec::new();
         if source.len_bytes() < HEADER_LEN_BYTES as u64 {
             return None;
@@ -116,37 +118,32 @@ impl Base {
         self.values(4, key).into_iter().max()
     }
 
-    fn table_at(&self, table: usize) -> u64 {
-        HEADER_LEN_BYTES as u64 + self.counts[..table].iter().sum::<u64>() * ENTRY_LEN_BYTES
+    fn table(&self, table: usize) -> SortedEntries<'_> {
+        SortedEntries {
+            source: &self.source,
+            at: HEADER_LEN_BYTES as u64 + self.counts[..table].iter().sum::<u64>() * ENTRY_LEN_BYTES,
+            count: self.counts[table],
+            key_of: |entry| word(entry, 0),
+        }
     }
 
-    /// An entry. An entry that cannot be read counts as the greatest, so that a search ends.
-    fn entry(&self, at: u64, buffer: &mut Vec<u8>) -> (u64, u64) {
-        let bytes = self.source.bytes(at..at + ENTRY_LEN_BYTES, buffer);
-        bytes.map_or((u64::MAX, u64::MAX), |bytes| (word(bytes, 0), word(bytes, 8)))
-    }
-
-    /// The values of a key.
+    /// The values of a key. A file that cannot be read has none.
     fn values(&self, table: usize, key: u64) -> Vec<u64> {
-        let (begin, count) = (self.table_at(table), self.counts[table]);
-        let mut buffer = Vec::new();
-        let (mut low, mut high) = (0, count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.entry(begin + middle * ENTRY_LEN_BYTES, &mut buffer).0 < key {
-                low = middle + 1;
-            } else {
-                high = middle;
+        Self::read_values(&self.table(table), key).unwrap_or_default()
+    }
+
+    fn read_values(table: &SortedEntries<'_>, key: u64) -> Result<Vec<u64>, ScanError> {
+        let (mut buffer, mut values) = (Vec::new(), Vec::new());
+        let mut place = table.count_below(key, &mut buffer)?;
+        while place < table.count {
+            let entry = table.entries(place..place + 1, &mut buffer)?[0];
+            if word(&entry, 0) != key {
+                break;
             }
+            values.push(word(&entry, 8));
+            place += 1;
         }
-        let mut values = Vec::new();
-        for place in low..count {
-            match self.entry(begin + place * ENTRY_LEN_BYTES, &mut buffer) {
-                (found, value) if found == key => values.push(value),
-                _ => break,
-            }
-        }
-        values
+        Ok(values)
     }
 
     /// Calls back with all entries of a table in order.
@@ -155,17 +152,11 @@ impl Base {
         table: usize,
         take: &mut dyn FnMut((u64, u64)) -> Result<(), AgentsError>,
     ) -> Result<(), AgentsError> {
-        let (begin, count) = (self.table_at(table), self.counts[table]);
-        let mut buffer = Vec::new();
-        let mut done = 0;
-        while done < count {
-            let piece = PIECE_ENTRIES.min(count - done);
-            let from = begin + done * ENTRY_LEN_BYTES;
-            let bytes = self.source.bytes(from..from + piece * ENTRY_LEN_BYTES, &mut buffer)?;
-            for entry in bytes.chunks_exact(ENTRY_LEN_BYTES as usize) {
+        let (table, mut buffer) = (self.table(table), Vec::new());
+        for start in (0..table.count).step_by(PIECE_ENTRIES as usize) {
+            for entry in table.entries(start..table.count.min(start + PIECE_ENTRIES), &mut buffer)? {
                 take((word(entry, 0), word(entry, 8)))?;
             }
-            done += piece;
         }
         Ok(())
     }
