@@ -71,13 +71,14 @@ impl Ledger {
                 let path = self.home().content(session);
                 disk::refuse_other_case(&path)?;
                 let mut file = LineFile::open(&path)?;
+                let before = file.len_bytes();
                 let fresh = known.fresh(&file, batch, &entries)?;
                 let appended = fresh.len() as u64;
                 if !fresh.is_empty() {
                     held.still_held()?;
                     let text = batch.joined(fresh.iter().map(|entry| &entry.line));
                     append_lines(&mut file, &text, fresh.len(), options)?;
-                    known.take_appended(&file);
+                    known.take_appended(&file, before);
                 } else {
                     sync_lines(&file, options)?;
                 }

@@ -13,10 +13,13 @@ use crate::disk::Identity;
 use crate::scan::{self, Io, Source, chunks};
 
 /// How much of a sidecar is read at a time, in bytes.
-const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_BYTES: u64 = 256 << 10;
+/// A longer sidecar is not mapped, because its pages would count as memory of the program.
+const MAP_MAX_BYTES: u64 = 16 << 20;
 
 /// Keys of the lines of the sidecar that was appended to last. A run that appends to one sidecar many times then reads each
-/// of its lines once, because the time would grow with the square of a session's length otherwise.
+/// of its lines at most twice, because the time would grow with the square of a session's length otherwise. The first append
+/// makes no keys, because most runs append to a sidecar once.
 #[derive(Debug, Default)]
 pub(crate) struct SidecarLines {
     identity: Option<Identity>,
@@ -33,10 +36,6 @@ fn line_key(line: &[u8]) -> u64 {
 impl SidecarLines {
     /// Adds the keys of the lines of `file` that have none yet.
     fn catch_up(&mut self, file: &LineFile) -> Result<(), LedgerError> {
-        let identity = file.file().metadata()?.identity;
-        if self.identity != Some(identity) || file.len_bytes() < self.read_bytes {
-            *self = SidecarLines { identity: Some(identity), ..SidecarLines::default() };
-        }
         if file.len_bytes() > self.read_bytes {
             let source = Source::open(file.file().path(), Io::Read)?;
             let mut buffer = Vec::new();
@@ -49,9 +48,12 @@ impl SidecarLines {
         Ok(())
     }
 
-    /// Takes what the caller has appended to `file` since [`SidecarLines::fresh`]: the lines that it returned.
-    pub(super) fn take_appended(&mut self, file: &LineFile) {
-        self.read_bytes = file.len_bytes();
+    /// Takes what the caller has appended to `file` since [`SidecarLines::fresh`]: the lines that it returned. `before` is where
+    /// the file ended before.
+    pub(super) fn take_appended(&mut self, file: &LineFile, before: u64) {
+        if self.read_bytes == before {
+            self.read_bytes = file.len_bytes();
+        }
     }
 
     /// Returns the entries whose lines `file` does not have, each line once.
@@ -61,9 +63,18 @@ impl SidecarLines {
         batch: &Batch,
         entries: &[&'b ContentEntry],
     ) -> Result<Vec<&'b ContentEntry>, LedgerError> {
-        self.catch_up(file)?;
+        let identity = file.file().metadata()?.identity;
+        let is_first = self.identity != Some(identity) || file.len_bytes() < self.read_bytes;
         // Compare without the LF, because the last line of the file may lack its LF.
         let line = |entry: &ContentEntry| batch.line(&(entry.line.start..entry.line.end - 1));
+        if is_first {
+            *self = SidecarLines { identity: Some(identity), ..SidecarLines::default() };
+            if file.len_bytes() > 0 {
+                let mut known = standing(file, entries.iter().map(|entry| line(entry)).collect())?;
+                return Ok(entries.iter().copied().filter(|entry| known.insert(line(entry))).collect());
+            }
+        }
+        self.catch_up(file)?;
         let keys: Vec<u64> = entries.iter().map(|entry| line_key(line(entry))).collect();
         let doubtful: FxHashSet<u64> = keys.iter().copied().filter(|key| !self.keys.insert(*key)).collect();
         let is_doubtful = |key: &u64| doubtful.contains(key);
@@ -82,12 +93,18 @@ pub(super) fn standing<'b>(
     wanted: HashSet<&'b [u8]>,
 ) -> Result<HashSet<&'b [u8]>, LedgerError> {
     let mut known = HashSet::new();
-    let source = Source::open(file.file().path(), Io::Read)?;
+    // Most lines have another length than all that are wanted, and are not looked at.
+    let lengths: FxHashSet<usize> = wanted.iter().map(|line| line.len()).collect();
+    // Mapped, because copying the bytes took as long as looking at them.
+    let source = Source::open(file.file().path(), Io::default())?.mapped_up_to(MAP_MAX_BYTES);
     let mut buffer = Vec::new();
     for chunk in chunks(&source, 0..source.len_bytes(), CHUNK_BYTES) {
         for (_, line) in scan::lines(0, source.bytes(chunk?, &mut buffer)?) {
-            known.extend(wanted.get(line));
+            if lengths.contains(&line.len()) {
+                known.extend(wanted.get(line));
+            }
         }
     }
+    source.check_len()?;
     Ok(known)
 }
