@@ -50,6 +50,7 @@ impl Counter {
         Counter { slots: vec![0; 1 << SLOT_BITS], merger: Merger::default() }
     }
 
+    #[inline]
     fn count(&mut self, piece: TextPiece<'_>) -> usize {
         let bytes = piece.bytes();
         if bytes.len() > PACKED_MAX_BYTES {

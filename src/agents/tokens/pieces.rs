@@ -45,12 +45,14 @@ pub(super) struct TextPiece<'t> {
 }
 
 impl<'t> TextPiece<'t> {
+    #[inline]
     pub(super) fn bytes(self) -> &'t [u8] {
         &self.text[self.start..self.end]
     }
 
     /// The bytes of a piece of at most [`PACKED_MAX_BYTES`], with zeros after them, and its length in the upper four bits of
     /// the highest byte.
+    #[inline]
     pub(super) fn packed(self) -> u128 {
         let len = self.end - self.start;
         // Sixteen bytes are read at once where the text has them, because a copy of a few bytes takes longer.
@@ -78,6 +80,7 @@ impl<'t> TextPieces<'t> {
     }
 
     /// The class of the character at a byte offset, and the offset of the next character; none at the end.
+    #[inline]
     fn class_at(&self, at: usize) -> Option<(CharacterClass, usize)> {
         let byte = *self.text.as_bytes().get(at)?;
         if byte < 0x80 {
@@ -89,13 +92,16 @@ impl<'t> TextPieces<'t> {
 
     /// The end of the characters of a class that begin at `at`.
     fn run_end(&self, mut at: usize, class: CharacterClass) -> usize {
-        while let Some((found, next)) = self.class_at(at) {
-            if found != class {
-                break;
+        let bytes = self.text.as_bytes();
+        loop {
+            // Most characters are ASCII.
+            let is_of_run = |byte: &u8| ASCII.get(usize::from(*byte)) == Some(&class);
+            at += bytes[at..].iter().take_while(|byte| is_of_run(byte)).count();
+            match self.class_at(at) {
+                Some((found, next)) if found == class => at = next,
+                _ => return at,
             }
-            at = next;
         }
-        at
     }
 
     /// The end of the piece that begins at `start` with a character of the class `first`, whose end is `next`.
