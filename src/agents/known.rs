@@ -11,6 +11,8 @@
 mod notes;
 mod table;
 
+use std::collections::hash_map::Entry;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::notes::hash;
@@ -54,7 +56,8 @@ pub(super) struct Known {
     hooked: FxHashSet<u64>,
     /// Offsets of the lines with events of Claude Code, by session and tool use id: the first, and the others, because
     /// most calls have one event.
-    events: FxHashMap<u64, (u64, Vec<u64>)>,
+    events: FxHashMap<u64, u64>,
+    more_events: FxHashMap<u64, Vec<u64>>,
     /// The highest number of an event of Claude Code, by session.
     highest: FxHashMap<u64, f64>,
 }
@@ -173,14 +176,15 @@ impl Known {
         else {
             return Ok(());
         };
-        let pairs = |map: &FxHashMap<u64, u64>| map.iter().map(|(key, value)| (*key, *value)).collect();
-        let events = self.events.iter();
+        let pairs =
+            |map: &FxHashMap<u64, u64>| -> Vec<_> { map.iter().map(|(key, value)| (*key, *value)).collect() };
+        let mut events = pairs(&self.events);
+        let more_events = self.more_events.iter();
+        events.extend(more_events.flat_map(|(key, more)| more.iter().map(|at| (*key, *at))));
         let added = Tables {
             messages: pairs(&self.messages),
             results: self.results.iter().map(|(key, number)| (*key, number.to_bits())).collect(),
-            events: events
-                .flat_map(|(key, (first, more))| [first].into_iter().chain(more).map(|at| (*key, *at)))
-                .collect(),
+            events,
             hooked: self.hooked.iter().map(|session| (*session, 0)).collect(),
             highest: self.highest.iter().map(|(session, number)| (*session, number.to_bits())).collect(),
         };
@@ -212,8 +216,10 @@ impl Known {
     }
 
     fn add_event(&mut self, offset: u64, EventNote { call, session, number }: EventNote) {
-        let entry = self.events.entry(call);
-        entry.and_modify(|(_, more)| more.push(offset)).or_insert((offset, Vec::new()));
+        match self.events.entry(call) {
+            Entry::Vacant(first) => drop(first.insert(offset)),
+            Entry::Occupied(_) => self.more_events.entry(call).or_default().push(offset),
+        }
         let highest = self.highest.entry(session).or_insert(number);
         *highest = highest.max(number);
     }
@@ -299,7 +305,7 @@ impl Known {
     /// Returns the highest number among the events of a session of Claude Code, in the part of the ledger that was
     /// read.
     pub(super) fn highest_number(&self, session: &[u8]) -> Option<f64> {
-        let key = hash(&[session]);
+        let key = session_key(session);
         let of_base = self.base.as_ref().and_then(|base| base.highest(key)).map(f64::from_bits);
         let known = self.highest.get(&key).copied();
         known.map_or(of_base, |known| Some(of_base.map_or(known, |base| base.max(known))))
@@ -315,8 +321,8 @@ impl Known {
     ) -> Result<(), AgentsError> {
         let key = hash(&[session, call]);
         let mut offsets = self.base.as_ref().map(|base| base.events(key)).unwrap_or_default();
-        let added = self.events.get(&key).into_iter();
-        offsets.extend(added.flat_map(|(first, more)| [first].into_iter().chain(more)));
+        offsets.extend(self.events.get(&key));
+        offsets.extend(self.more_events.get(&key).into_iter().flatten());
         if offsets.is_empty() {
             return Ok(());
         }

@@ -2,6 +2,8 @@
 //!
 //! A note is made of the parsed record, or of the parts from which a reader prints the record.
 
+use std::cell::RefCell;
+
 use crate::agents::js;
 use crate::record::message_id::{certain_id, is_unique, is_uuid};
 use crate::record::{Id, RecordKind};
@@ -26,9 +28,17 @@ pub(super) fn hash(parts: &[&[u8]]) -> u64 {
     u64::from_le_bytes(blake3::hash(text).as_bytes()[..8].try_into().unwrap_or_default())
 }
 
-/// The hash of a session's id.
+/// The hash of a session's id. Most records of a thread are of one session, whose hash is remembered.
 pub(in crate::agents) fn session_key(session: &[u8]) -> u64 {
-    hash(&[session])
+    thread_local! {
+        static LAST: RefCell<(Vec<u8>, u64)> = RefCell::new((Vec::new(), hash(&[b""])));
+    }
+    LAST.with_borrow_mut(|(last, key)| {
+        if last != session {
+            (*last, *key) = (session.to_vec(), hash(&[session]));
+        }
+        *key
+    })
 }
 
 /// The notes on a record, and its ids if a reader has made them.
@@ -100,7 +110,7 @@ impl TurnNote {
         let is_unique = is_unique(source, id);
         TurnNote {
             key: hash(&[source, id, if is_unique { b"" } else { ts }]),
-            session: hash(&[session]),
+            session: session_key(session),
             has_id: !id.is_empty(),
             has_certain_id: is_unique,
         }
@@ -129,7 +139,7 @@ impl LineNote {
         uuid: Option<&[u8]>,
     ) -> Option<Self> {
         let uuid = uuid.filter(|uuid| source == Some(b"claude-code") && is_uuid(uuid))?;
-        Some(LineNote { key: hash(&[b"claude-code", b"user line", uuid]), session: hash(&[session?]) })
+        Some(LineNote { key: hash(&[b"claude-code", b"user line", uuid]), session: session_key(session?) })
     }
 }
 
@@ -174,7 +184,7 @@ impl ResultNote {
         // The lines of a log have a time.
         let is_of_hook = parts.source == Some(b"claude-code") && !parts.has_ts;
         let session = parts.session.filter(|_| is_of_hook)?;
-        Some(ResultNote::OfHook { session: hash(&[session]) })
+        Some(ResultNote::OfHook { session: session_key(session) })
     }
 
     /// What makes two results of a log equal besides their numbers; none for an event without a message.
@@ -201,6 +211,6 @@ impl EventNote {
             return None;
         }
         let (session, call) = (parts.session?, parts.call?);
-        Some(EventNote { call: hash(&[session, call]), session: hash(&[session]), number: parts.number })
+        Some(EventNote { call: hash(&[session, call]), session: session_key(session), number: parts.number })
     }
 }
