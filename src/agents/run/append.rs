@@ -137,9 +137,15 @@ impl Run<'_> {
                 self.cursors.set(key_of(&queued.path), cursor);
             }
             if let Some((path, state)) = queued.gathered.state {
+                let write = |file: &disk::File| {
+                    // The system would write the bytes to the disk before the rename otherwise. After a power cut the file may
+                    // have zeros, which its checksum shows.
+                    file.preallocate(state.len() as u64);
+                    file.write_all(&state)
+                };
                 // After a failure the next run reads the lines before the cursor again.
                 let _ = disk::create_dir_all(disk::parent_of(&path))
-                    .and_then(|()| disk::replace(&path, &state, disk::Replacing::Unsynced));
+                    .and_then(|()| disk::replace_with(&path, disk::Replacing::Unsynced, write));
             }
         }
         if !self.options.as_reference && !self.is_hook {
