@@ -13,7 +13,12 @@ const COUNT_MAX: f64 = 1e12;
 /// Returns a count of tokens: 0 if it is absent or null, NaN if the value is no whole number from 0. A larger number than
 /// [`COUNT_MAX`] stays, because a record can hold it.
 pub(super) fn token_count(object: Value<'_>, key: &str) -> f64 {
-    checked(js::number_or_nan(object, key))
+    object.get(key).map_or(0.0, token_count_of)
+}
+
+/// Returns the count of tokens that a value is. See [`token_count`].
+pub(super) fn token_count_of(value: Value<'_>) -> f64 {
+    if value.is_null() { 0.0 } else { checked(js::finite(value).unwrap_or(f64::NAN)) }
 }
 
 fn checked(number: f64) -> f64 {

@@ -127,7 +127,12 @@ pub(super) fn present<'d>(object: Value<'d>, key: &str) -> Option<Value<'d>> {
 
 /// Returns a finite number.
 pub(super) fn number(object: Value<'_>, key: &str) -> Option<f64> {
-    object.get(key)?.as_number().map(|number| number.as_f64()).filter(|number| number.is_finite())
+    object.get(key).and_then(finite)
+}
+
+/// Returns the value of a finite number.
+pub(super) fn finite(value: Value<'_>) -> Option<f64> {
+    value.as_number().map(|number| number.as_f64()).filter(|number| number.is_finite())
 }
 
 /// Returns a number: 0 if the member is absent or null, NaN if it is no finite number.

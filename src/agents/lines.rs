@@ -74,6 +74,17 @@ impl LineSource {
         Ok(LineSource { end: Some(to), ..source })
     }
 
+    /// Uses the memory of an earlier source for the next lines.
+    pub(super) fn with_buffer(mut self, buffer: Vec<u8>) -> Self {
+        self.buffer = buffer;
+        self
+    }
+
+    /// Returns the memory for another source.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
     /// Returns the lines of `reader`, whose first byte is byte `from` of the log at `path`.
     pub(super) fn of(path: &Path, reader: Box<dyn Read + Send>, from: u64) -> Self {
         LineSource {

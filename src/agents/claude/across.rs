@@ -20,8 +20,9 @@ use crate::scan::json::{Document, trim_js};
 pub(crate) struct Across {
     logs: Vec<ComparedLog>,
     read: HashSet<PathBuf>,
-    /// The hashes of the lines of each log, sorted, because the ids of all lines of all logs would need much memory.
-    lines: Vec<Box<[u64]>>,
+    /// Halves of the hashes of the lines of each log, because the ids of all lines of all logs would need much memory. A
+    /// log that may have a line is read again.
+    lines: Vec<Box<[u32]>>,
 }
 
 /// The known facts about a log.
@@ -45,10 +46,8 @@ pub(crate) struct LogComparison {
 impl Across {
     /// Adds a log that was read.
     pub(crate) fn add(&mut self, path: &Path, told: &mut LogFacts) {
-        let mut lines = std::mem::take(&mut told.lines);
-        lines.sort_unstable();
         // Logs that were read come before logs that have notes alone.
-        self.lines.push(lines.into());
+        self.lines.push(std::mem::take(&mut told.lines).into());
         self.read.insert(path.to_owned());
         self.logs.push(ComparedLog {
             path: path.to_owned(),
@@ -71,8 +70,12 @@ impl Across {
     }
 
     /// Compares the logs. `candidates` are all logs that were found.
-    pub(crate) fn compare(&self, candidates: &[Candidate]) -> LogComparison {
+    pub(crate) fn compare(&mut self, candidates: &[Candidate]) -> LogComparison {
         let mut found = LogComparison::default();
+        // Most runs look for no line.
+        if self.logs.iter().any(|log| log.evidence.sought_line().is_some()) {
+            self.lines.iter_mut().for_each(|lines| lines.sort_unstable());
+        }
         let mut continued: HashMap<usize, Vec<u8>> = HashMap::new();
         for (index, log) in self.logs.iter().enumerate() {
             let Some((target, is_news)) = self.continues(index, candidates) else { continue };
@@ -119,9 +122,12 @@ impl Across {
         if let Some(target) = &evidence.continues {
             return Some((target.clone(), false));
         }
-        let parent = evidence.first_parent.as_ref()?.as_ref()?;
-        let line = parent.hash();
-        match self.lines.iter().position(|lines| lines.binary_search(&line).is_ok()) {
+        let parent = evidence.sought_line()?;
+        let line = Key::of(parent).hash() as u32;
+        let mut with_line = self.lines.iter().zip(&self.logs);
+        let found = with_line
+            .position(|(lines, log)| lines.binary_search(&line).is_ok() && has_line(&log.path, parent));
+        match found {
             Some(other) if other == index => None,
             Some(other) => Some((self.logs[other].name.clone(), true)),
             None if !is_new => None,
@@ -156,9 +162,8 @@ impl Across {
 
 /// Whether a log has the line of a message or a prompt. A log that cannot be read has no such line here, and is
 /// reported when it is read.
-fn has_line(path: &Path, uuid: &Key) -> bool {
-    let text = uuid.text();
-    let finder = memchr::memmem::Finder::new(&text);
+fn has_line(path: &Path, uuid: &[u8]) -> bool {
+    let finder = memchr::memmem::Finder::new(uuid);
     let mut document = Document::default();
     let Ok(mut lines) = LineSource::open(path, 0, u64::MAX) else { return false };
     while let Ok(Some(line)) = lines.next() {
@@ -167,7 +172,7 @@ fn has_line(path: &Path, uuid: &Key) -> bool {
         }
         let Ok(value) = document.parse(trim_js(line.bytes)) else { continue };
         let is_message = matches!(js::any_text(value, "type"), Some(b"assistant" | b"user"));
-        if is_message && js::text(value, "uuid") == Some(&text) {
+        if is_message && js::text(value, "uuid") == Some(uuid) {
             return true;
         }
     }

@@ -6,6 +6,8 @@
 
 use std::rc::Rc;
 
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
 use foldhash::{HashMap, HashSet};
 
 use super::super::js;
@@ -17,33 +19,33 @@ use crate::scan::json::Value;
 const DEPTH_MAX: usize = 65;
 
 /// A call that spawns an agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct SpawnCall {
-    id: Vec<u8>,
-    subagent_type: Option<Vec<u8>>,
-    description: Option<Vec<u8>>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SpawnCall<'t> {
+    id: &'t [u8],
+    subagent_type: Option<&'t [u8]>,
+    description: Option<&'t [u8]>,
     /// Hash of the text that the agent is given.
     prompt_hash: Option<u64>,
 }
 
-#[derive(Debug, Clone)]
-enum Role {
+#[derive(Debug, Clone, Copy)]
+enum Role<'t> {
     Assistant {
-        spawns: Box<[SpawnCall]>,
+        spawns: &'t [SpawnCall<'t>],
     },
     User {
         /// The tool use ids that the line answers.
-        results: Box<[Box<[u8]>]>,
+        results: &'t [&'t [u8]],
         /// Hash of the line's plain text, on side chains.
         text_hash: Option<u64>,
     },
 }
 
-#[derive(Debug, Clone)]
-struct Node {
-    parent: Option<Key>,
+#[derive(Debug, Clone, Copy)]
+struct Node<'t> {
+    parent: Option<Key<'t>>,
     is_side: bool,
-    role: Role,
+    role: Role<'t>,
 }
 
 /// An agent, as a line of its side chain shows it.
@@ -56,57 +58,65 @@ pub(super) struct Invocation {
     pub parent_agent_id: Option<Vec<u8>>,
 }
 
-/// The lines of a log that have a uuid.
+/// The lines of a log that have a uuid. Their texts are in the memory of the log.
 #[derive(Debug, Default)]
-pub(super) struct Graph {
-    nodes: HashMap<Key, Node>,
+pub(super) struct Graph<'t> {
+    nodes: HashMap<Key<'t>, Node<'t>>,
     /// The ids of the calls that spawn agents.
-    spawns: HashSet<Vec<u8>>,
+    spawns: HashSet<&'t [u8]>,
 }
 
 /// The answers that a graph has already computed.
 #[derive(Debug, Default)]
-pub(super) struct Answers {
+pub(super) struct Answers<'t> {
     /// The agents by their first lines.
-    invocations: HashMap<Key, Option<Rc<Invocation>>>,
-    crossings: HashMap<Key, Option<(Key, Key)>>,
+    invocations: HashMap<Key<'t>, Option<Rc<Invocation>>>,
+    crossings: HashMap<Key<'t>, Option<(Key<'t>, Key<'t>)>>,
 }
 
-impl Graph {
+impl<'t> Graph<'t> {
     /// Adds an assistant line.
     pub(super) fn add_assistant(
         &mut self,
+        texts: &'t Bump,
         uuid: &[u8],
         parent: Option<&[u8]>,
         is_side: bool,
         content: Option<Value<'_>>,
         every_spawn: bool,
     ) {
-        let mut spawns = Vec::new();
+        let mut spawns = BumpVec::new_in(texts);
         for block in content.into_iter().flat_map(Value::items) {
             let is_spawn = js::any_text(block, "type") == Some(b"tool_use")
                 && matches!(js::any_text(block, "name"), Some(b"Agent" | b"Task"));
             let Some(id) = js::any_text(block, "id").filter(|_| is_spawn) else { continue };
             let input = block.get("input");
             let of = |key| input.and_then(|input| js::any_text(input, key));
+            let kept = |key| of(key).map(|text| &*texts.alloc_slice_copy(text));
             spawns.push(SpawnCall {
-                id: id.to_vec(),
-                subagent_type: of("subagent_type").map(<[u8]>::to_vec),
-                description: of("description").map(<[u8]>::to_vec),
+                id: texts.alloc_slice_copy(id),
+                subagent_type: kept("subagent_type"),
+                description: kept("description"),
                 prompt_hash: of("prompt").map(hash),
             });
             if !every_spawn {
                 break;
             }
         }
-        self.spawns.extend(spawns.iter().map(|spawn| spawn.id.clone()));
-        let role = Role::Assistant { spawns: spawns.into() };
-        self.nodes.insert(Key::of(uuid), Node { parent: parent.map(Key::of), is_side, role });
+        self.spawns.extend(spawns.iter().map(|spawn| spawn.id));
+        let role = Role::Assistant { spawns: spawns.into_bump_slice() };
+        self.add(texts, uuid, parent, is_side, role);
+    }
+
+    fn add(&mut self, texts: &'t Bump, uuid: &[u8], parent: Option<&[u8]>, is_side: bool, role: Role<'t>) {
+        let parent = parent.map(|parent| Key::of(parent).kept(texts));
+        self.nodes.insert(Key::of(uuid).kept(texts), Node { parent, is_side, role });
     }
 
     /// Adds a user line.
     pub(super) fn add_user(
         &mut self,
+        texts: &'t Bump,
         uuid: &[u8],
         parent: Option<&[u8]>,
         is_side: bool,
@@ -115,13 +125,14 @@ impl Graph {
     ) {
         let results = content.into_iter().flat_map(Value::items).filter_map(|block| {
             let is_result = js::any_text(block, "type") == Some(b"tool_result");
-            js::any_text(block, "tool_use_id").filter(|_| is_result).map(Into::into)
+            let id = js::any_text(block, "tool_use_id").filter(|_| is_result)?;
+            Some(&*texts.alloc_slice_copy(id))
         });
         let role = Role::User {
-            results: results.collect(),
+            results: BumpVec::from_iter_in(results, texts).into_bump_slice(),
             text_hash: (is_side && !plain_text.is_empty()).then(|| hash(plain_text)),
         };
-        self.nodes.insert(Key::of(uuid), Node { parent: parent.map(Key::of), is_side, role });
+        self.add(texts, uuid, parent, is_side, role);
     }
 
     /// Writes the graph for [`Graph::unpack`].
@@ -135,10 +146,10 @@ impl Graph {
                 Role::Assistant { spawns } => {
                     packer.flag(true);
                     packer.count(spawns.len() as u64);
-                    for spawn in spawns {
-                        packer.text(&spawn.id);
-                        packer.maybe_text(spawn.subagent_type.as_deref());
-                        packer.maybe_text(spawn.description.as_deref());
+                    for spawn in *spawns {
+                        packer.text(spawn.id);
+                        packer.maybe_text(spawn.subagent_type);
+                        packer.maybe_text(spawn.description);
                         packer.maybe(spawn.prompt_hash, Packer::count);
                     }
                 }
@@ -153,12 +164,12 @@ impl Graph {
     }
 
     /// Reads what [`Graph::pack`] wrote.
-    pub(super) fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+    pub(super) fn unpack(from: &mut Unpacker<'t>, texts: &'t Bump) -> Option<Self> {
         let mut ids = HashSet::default();
         let nodes = from.each(|from| {
             let (key, parent, is_side) = (from.key()?, from.maybe(Unpacker::key)?, from.flag()?);
             let role = if from.flag()? {
-                let spawns: Vec<SpawnCall> = from.each(|from| {
+                let spawns = from.list(texts, |from| {
                     Some(SpawnCall {
                         id: from.text()?,
                         subagent_type: from.maybe_text()?,
@@ -166,11 +177,13 @@ impl Graph {
                         prompt_hash: from.maybe(Unpacker::count)?,
                     })
                 })?;
-                ids.extend(spawns.iter().map(|spawn| spawn.id.clone()));
-                Role::Assistant { spawns: spawns.into() }
+                ids.extend(spawns.iter().map(|spawn: &SpawnCall<'_>| spawn.id));
+                Role::Assistant { spawns }
             } else {
-                let results: Vec<Box<[u8]>> = from.each(|from| from.text().map(Into::into))?;
-                Role::User { results: results.into(), text_hash: from.maybe(Unpacker::count)? }
+                Role::User {
+                    results: from.list(texts, Unpacker::text)?,
+                    text_hash: from.maybe(Unpacker::count)?,
+                }
             };
             Some((key, Node { parent, is_side, role }))
         })?;
@@ -183,46 +196,51 @@ impl Graph {
     }
 
     /// Returns the uuids of all lines.
-    pub(super) fn uuids(&self) -> impl Iterator<Item = &Key> {
+    pub(super) fn uuids(&self) -> impl Iterator<Item = &Key<'t>> {
         self.nodes.keys()
     }
 
     /// The step from a user line to the assistant line that spawned the user line's agent, on the walk from `uuid` to
     /// its parents.
-    fn crossing(&self, uuid: &Key, answers: &mut Answers) -> Option<(Key, Key)> {
-        let mut walked: Vec<Key> = Vec::new();
-        let mut at = uuid.clone();
+    fn crossing(&self, uuid: Key<'t>, answers: &mut Answers<'t>) -> Option<(Key<'t>, Key<'t>)> {
+        let mut walked: Vec<Key<'t>> = Vec::new();
+        let mut at = uuid;
         let found = loop {
             if let Some(known) = answers.crossings.get(&at) {
-                break known.clone();
+                break *known;
             }
             // A walk of more steps than there are lines goes in a circle.
             if walked.len() > self.nodes.len() {
                 break None;
             }
-            walked.push(at.clone());
+            walked.push(at);
             let Some(node) = self.nodes.get(&at) else { break None };
-            let Some(parent) = &node.parent else { break None };
-            let Some(above) = self.nodes.get(parent) else { break None };
+            let Some(parent) = node.parent else { break None };
+            let Some(above) = self.nodes.get(&parent) else { break None };
             if let (Role::User { results, .. }, Role::Assistant { spawns }) = (&node.role, &above.role)
-                && spawns.first().is_some_and(|spawn| !results.iter().any(|id| **id == *spawn.id))
+                && spawns.first().is_some_and(|spawn| !results.contains(&spawn.id))
             {
-                break Some((at, parent.clone()));
+                break Some((at, parent));
             }
-            at = parent.clone();
+            at = parent;
         };
         for key in walked {
-            answers.crossings.insert(key, found.clone());
+            answers.crossings.insert(key, found);
         }
         found
     }
 
     /// Returns the agent of the line `uuid`.
-    pub(super) fn invocation(&self, uuid: &Key, answers: &mut Answers) -> Option<Rc<Invocation>> {
+    pub(super) fn invocation(&self, uuid: Key<'t>, answers: &mut Answers<'t>) -> Option<Rc<Invocation>> {
         self.invocation_at(uuid, answers, 0)
     }
 
-    fn invocation_at(&self, uuid: &Key, answers: &mut Answers, depth: usize) -> Option<Rc<Invocation>> {
+    fn invocation_at(
+        &self,
+        uuid: Key<'t>,
+        answers: &mut Answers<'t>,
+        depth: usize,
+    ) -> Option<Rc<Invocation>> {
         if depth >= DEPTH_MAX {
             return None;
         }
@@ -230,7 +248,7 @@ impl Graph {
         if let Some(known) = answers.invocations.get(&user) {
             return known.clone();
         }
-        let found = self.spawned(&user, &assistant, answers, depth).map(Rc::new);
+        let found = self.spawned(user, assistant, answers, depth).map(Rc::new);
         answers.invocations.insert(user, found.clone());
         found
     }
@@ -238,14 +256,14 @@ impl Graph {
     /// The agent whose first line is `user` and that a call of the line `assistant` spawned.
     fn spawned(
         &self,
-        user: &Key,
-        assistant: &Key,
-        answers: &mut Answers,
+        user: Key<'t>,
+        assistant: Key<'t>,
+        answers: &mut Answers<'t>,
         depth: usize,
     ) -> Option<Invocation> {
-        let node = self.nodes.get(assistant)?;
+        let node = self.nodes.get(&assistant)?;
         let Role::Assistant { spawns } = &node.role else { return None };
-        let text_hash = match self.nodes.get(user)?.role {
+        let text_hash = match self.nodes.get(&user)?.role {
             Role::User { text_hash, .. } => text_hash,
             Role::Assistant { .. } => None,
         };
@@ -254,9 +272,9 @@ impl Graph {
         let parent = node.is_side.then(|| self.invocation_at(assistant, answers, depth + 1)).flatten();
         Some(Invocation {
             agent_id: user.text(),
-            parent_tool_use_id: spawn.id.clone(),
-            subagent_type: spawn.subagent_type.clone(),
-            description: spawn.description.clone(),
+            parent_tool_use_id: spawn.id.to_vec(),
+            subagent_type: spawn.subagent_type.map(<[u8]>::to_vec),
+            description: spawn.description.map(<[u8]>::to_vec),
             parent_agent_id: parent.map(|parent| parent.agent_id.clone()),
         })
     }

@@ -2,11 +2,13 @@
 
 use std::hash::{Hash, Hasher};
 
+use bumpalo::Bump;
+
 /// An id of a line. Most are UUIDs, which need 16 bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Key {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key<'t> {
     Uuid([u8; 16]),
-    Text(Box<[u8]>),
+    Text(&'t [u8]),
 }
 
 /// A hash of a text.
@@ -14,7 +16,7 @@ pub(super) fn hash(text: &[u8]) -> u64 {
     u64::from_le_bytes(blake3::hash(text).as_bytes()[..8].try_into().unwrap_or_default())
 }
 
-impl Hash for Key {
+impl Hash for Key<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
             Key::Uuid(_) => state.write_u64(self.hash()),
@@ -23,11 +25,19 @@ impl Hash for Key {
     }
 }
 
-impl Key {
-    pub(super) fn of(wtf8: &[u8]) -> Self {
+impl<'t> Key<'t> {
+    pub(super) fn of(wtf8: &'t [u8]) -> Self {
         match Self::uuid(wtf8) {
             Some(bytes) => Key::Uuid(bytes),
-            None => Key::Text(wtf8.into()),
+            None => Key::Text(wtf8),
+        }
+    }
+
+    /// The key with its text in the given memory.
+    pub(super) fn kept(self, texts: &Bump) -> Key<'_> {
+        match self {
+            Key::Uuid(bytes) => Key::Uuid(bytes),
+            Key::Text(text) => Key::Text(texts.alloc_slice_copy(text)),
         }
     }
 

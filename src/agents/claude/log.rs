@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::key::Key;
 use super::line::Line;
 use super::marker::marker;
 use crate::agents::js::{self, RecordText};
@@ -41,7 +40,7 @@ pub(super) struct Evidence {
     pub(super) first_ts: Option<Vec<u8>>,
     pub(super) version: Option<Vec<u8>>,
     /// The parent of the first user line that is not on a side chain, once there is such a line.
-    pub(super) first_parent: Option<Option<Key>>,
+    pub(super) first_parent: Option<Option<Vec<u8>>>,
     /// Whether a marker resumed the session, and the session that the first marker names.
     pub(super) marker: Option<Option<Vec<u8>>>,
     /// Targets of explicit rows.
@@ -50,7 +49,7 @@ pub(super) struct Evidence {
     /// The log that has the parent of the first user line.
     pub(super) continues: Option<Vec<u8>>,
     /// Lines of other kinds before the first user line. A parent among them is not a line of another log.
-    pub(super) own_lines: Vec<Key>,
+    pub(super) own_lines: Vec<Vec<u8>>,
 }
 
 impl Evidence {
@@ -80,13 +79,13 @@ impl Evidence {
     /// Takes a line that is no message and no prompt.
     pub(super) fn take_other(&mut self, line: &Line<'_>) {
         if self.first_parent.is_none() {
-            self.own_lines.extend(line.uuid.map(Key::of));
+            self.own_lines.extend(line.uuid.map(<[u8]>::to_vec));
         }
     }
 
     pub(super) fn take_user(&mut self, line: &Line<'_>, text: &[u8], path: &Path, as_reference: bool) {
         if !line.is_side && self.first_parent.is_none() {
-            let parent = line.parent_uuid.map(Key::of);
+            let parent = line.parent_uuid.map(<[u8]>::to_vec);
             let own_lines = std::mem::take(&mut self.own_lines);
             self.first_parent = Some(parent.filter(|parent| !own_lines.contains(parent)));
         }
@@ -113,9 +112,14 @@ impl Evidence {
         self.foreign.as_deref()
     }
 
+    /// The line by which the log that this log continues may be found; none if that log is known already.
+    pub(super) fn sought_line(&self) -> Option<&[u8]> {
+        self.first_parent.as_ref()?.as_deref().filter(|_| self.continues.is_none())
+    }
+
     /// The evidence as JSON text for the side file; none if the log cannot belong to another log.
     pub(super) fn note(&self) -> Option<Vec<u8>> {
-        let parent = self.first_parent.as_ref().and_then(Option::as_ref);
+        let parent = self.first_parent.as_ref().and_then(Option::as_deref);
         if self.foreign.is_none() && parent.is_none() {
             return None;
         }
@@ -123,7 +127,7 @@ impl Evidence {
         note.maybe_text("foreign", self.foreign.as_deref());
         note.maybe_text("firstTs", self.first_ts.as_deref());
         note.maybe_text("version", self.version.as_deref());
-        note.maybe_text("parent", parent.map(Key::text).as_deref());
+        note.maybe_text("parent", parent);
         note.flag_if("hasMarker", self.marker.is_some());
         note.maybe_text("marker", self.marker.as_ref().and_then(Option::as_deref));
         note.texts("forks", &self.forks);
@@ -143,7 +147,7 @@ impl Evidence {
             foreign: text("foreign"),
             first_ts: text("firstTs"),
             version: text("version"),
-            first_parent: Some(js::text(note, "parent").map(Key::of)),
+            first_parent: Some(text("parent")),
             marker: js::is_true(note, "hasMarker").then(|| text("marker")),
             forks: texts("forks"),
             continuations: texts("continuations"),
@@ -167,8 +171,8 @@ pub(in crate::agents) struct LogFacts {
     pub(super) evidence: Evidence,
     /// Whether the evidence was not compared with other logs yet.
     pub(super) is_new: bool,
-    /// Hashes of the ids of the lines.
-    pub(super) lines: Vec<u64>,
+    /// Halves of hashes of the ids of the lines.
+    pub(super) lines: Vec<u32>,
 }
 
 pub(super) fn path_text(path: &Path) -> Vec<u8> {

@@ -8,7 +8,7 @@ use foldhash::{HashMap, HashSet};
 use super::super::AgentsError;
 use super::super::activity::{ActivityCall, TurnWords, classify};
 use super::super::calls::{self, Replacement, ToolCall};
-use super::super::fidelity::{Coverage, Usage, larger, token_count};
+use super::super::fidelity::{Coverage, Usage, larger, token_count_of};
 use super::super::js::{self, KeyOrder, RecordText};
 use super::super::known::{RecordNotes, TurnNote};
 use super::super::pass::ReadOptions;
@@ -39,20 +39,6 @@ pub(super) struct MessageCounts {
 }
 
 impl MessageCounts {
-    /// The counts of one line: 0 for an absent count, NaN for a value that is no count.
-    fn of(usage: Value<'_>) -> Self {
-        let count = token_count;
-        let split = |key| usage.get("cache_creation").map_or(0.0, |split| count(split, key));
-        MessageCounts {
-            input: count(usage, "input_tokens"),
-            output: count(usage, "output_tokens"),
-            cache_read: count(usage, "cache_read_input_tokens"),
-            cache_write: count(usage, "cache_creation_input_tokens"),
-            cache_write_5m: split("ephemeral_5m_input_tokens"),
-            cache_write_1h: split("ephemeral_1h_input_tokens"),
-        }
-    }
-
     /// Keeps the larger value of each field, because the lines of a message are written while it is streamed, and its
     /// counts grow.
     fn grow(&mut self, other: &MessageCounts) {
@@ -151,31 +137,6 @@ fn is_above_zero(value: Value<'_>) -> bool {
     }
 }
 
-fn coverage_of(usage: Value<'_>) -> Coverage {
-    let has = |key| usage.get(key).is_some();
-    let has_split = |key| usage.get("cache_creation").is_some_and(|split| split.get(key).is_some());
-    Coverage {
-        has_input: has("input_tokens"),
-        has_output: has("output_tokens"),
-        has_reasoning: false,
-        has_cache_read: has("cache_read_input_tokens"),
-        has_cache_create: has("cache_creation_input_tokens")
-            || has_split("ephemeral_5m_input_tokens")
-            || has_split("ephemeral_1h_input_tokens"),
-    }
-}
-
-/// Adds the usage of a line. Its terms replace the terms of earlier lines.
-fn add_terms(terms: &mut TurnTerms, usage: Value<'_>) {
-    for (key, term) in [("service_tier", &mut terms.service_tier), ("speed", &mut terms.speed)] {
-        if let Some(word) = js::text(usage, key) {
-            *term = extraordinary(word);
-        }
-    }
-    let searches = usage.get("server_tool_use").and_then(|used| js::number(used, "web_search_requests"));
-    terms.web_searches = terms.web_searches.max(searches.map_or(0, |searches| searches as u64));
-}
-
 /// The provider that served a message, unless Anthropic did. Other providers put a mark into the message's id or the
 /// model's name.
 fn provider_of(id: &[u8], model: &[u8]) -> Option<&'static [u8]> {
@@ -196,7 +157,7 @@ fn provider_of(id: &[u8], model: &[u8]) -> Option<&'static [u8]> {
 pub(super) enum Thread<'p> {
     Main,
     Agent(&'p [u8]),
-    SideChain(Option<Key>),
+    SideChain(Option<Key<'p>>),
 }
 
 /// A message, from the lines that were read so far. Its texts are in the memory of its piece.
@@ -207,7 +168,7 @@ pub(super) struct ClaudeMessage<'p> {
     pub at: u64,
     /// The length of its first line in bytes.
     pub len_bytes: u64,
-    pub uuid: Option<Key>,
+    pub uuid: Option<Key<'p>>,
     /// String fields of the first line, because the archive stores only strings.
     pub ts: Option<&'p [u8]>,
     pub session: Option<&'p [u8]>,
@@ -254,7 +215,7 @@ impl<'p> ClaudeMessage<'p> {
             id,
             at,
             len_bytes,
-            uuid: line.uuid.map(Key::of),
+            uuid: line.uuid.map(|uuid| Key::of(uuid).kept(arena)),
             ts: kept(line.timestamp),
             session: kept(line.session),
             model: None,
@@ -294,10 +255,7 @@ impl<'p> ClaudeMessage<'p> {
             self.stop_reason = Some(arena.alloc_slice_copy(reason));
         }
         if let Some(usage) = message.get("usage").filter(|usage| usage.kind() == Kind::Object) {
-            self.has_usage = true;
-            self.coverage.add(coverage_of(usage));
-            self.counts.grow(&MessageCounts::of(usage));
-            add_terms(&mut self.terms, usage);
+            self.add_usage(usage);
         }
         for block in line.content.into_iter().flat_map(Value::items) {
             match js::any_text(block, "type") {
@@ -309,6 +267,59 @@ impl<'p> ClaudeMessage<'p> {
                 _ => {}
             }
         }
+    }
+
+    /// Adds the usage of a line. Its terms replace the terms of earlier lines.
+    ///
+    /// One look at the members, because each line of a message has nearly all of them.
+    fn add_usage(&mut self, usage: Value<'_>) {
+        self.has_usage = true;
+        // An absent count is 0, and a value that is no count is NaN.
+        let mut counts = MessageCounts::default();
+        let (coverage, terms) = (&mut self.coverage, &mut self.terms);
+        let word = |value| js::wtf8(value).filter(|word| !word.is_empty());
+        for (key, value) in usage.members_in_text_order() {
+            match key.as_wtf8() {
+                b"input_tokens" => {
+                    (counts.input, coverage.has_input) = (token_count_of(value), true);
+                }
+                b"output_tokens" => {
+                    (counts.output, coverage.has_output) = (token_count_of(value), true);
+                }
+                b"cache_read_input_tokens" => {
+                    (counts.cache_read, coverage.has_cache_read) = (token_count_of(value), true);
+                }
+                b"cache_creation_input_tokens" => {
+                    (counts.cache_write, coverage.has_cache_create) = (token_count_of(value), true);
+                }
+                b"cache_creation" => {
+                    for (key, value) in value.members_in_text_order() {
+                        let count = match key.as_wtf8() {
+                            b"ephemeral_5m_input_tokens" => &mut counts.cache_write_5m,
+                            b"ephemeral_1h_input_tokens" => &mut counts.cache_write_1h,
+                            _ => continue,
+                        };
+                        (*count, coverage.has_cache_create) = (token_count_of(value), true);
+                    }
+                }
+                b"service_tier" => {
+                    if let Some(word) = word(value) {
+                        terms.service_tier = extraordinary(word);
+                    }
+                }
+                b"speed" => {
+                    if let Some(word) = word(value) {
+                        terms.speed = extraordinary(word);
+                    }
+                }
+                b"server_tool_use" => {
+                    let searches = js::number(value, "web_search_requests").unwrap_or(0.0) as u64;
+                    terms.web_searches = terms.web_searches.max(searches);
+                }
+                _ => {}
+            }
+        }
+        self.counts.grow(&counts);
     }
 
     /// Returns the time of the message as JSON text.

@@ -22,7 +22,6 @@ use bumpalo::Bump;
 
 pub(super) use self::across::{Across, settled_note};
 
-use self::key::Key;
 pub(super) use self::log::LogFacts;
 use self::log::{Evidence, LogKind};
 use self::piece::{Log, Piece, PieceEnd, Place, State};
@@ -124,7 +123,7 @@ impl ClaudeCursor {
 }
 
 /// A log that is being read.
-struct Reader<'r> {
+struct Reader<'r, 't> {
     path: PathBuf,
     base_name: Vec<u8>,
     kind: LogKind,
@@ -133,9 +132,10 @@ struct Reader<'r> {
     projects: &'r ProjectKeys,
     /// Where the state is kept; none when it is not kept.
     state_path: Option<PathBuf>,
-    state: State,
+    state: State<'t>,
     /// The memory of the pieces, one after the other.
     arena: Bump,
+    lines: Vec<u8>,
     /// The compared evidence, in the form of the note.
     compared: Option<Vec<u8>>,
     /// The log that this log continues.
@@ -152,11 +152,11 @@ struct Reader<'r> {
 }
 
 /// The work that a log needs.
-enum Opened<'r> {
+enum Opened<'r, 't> {
     /// Nothing is new; the cursor gets a new time.
     NothingNew(Option<Vec<u8>>),
     /// Something may be new.
-    Reader(Box<Reader<'r>>),
+    Reader(Box<Reader<'r, 't>>),
 }
 
 /// Returns whether a log is as its cursor says, so that it need not be read.
@@ -170,7 +170,8 @@ pub(super) fn is_unchanged(stat: Stat, cursor: &[u8]) -> bool {
 
 /// Reads a log piece by piece, to its end or to the end of a part.
 pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
-    let mut reader = match Reader::open(pass)? {
+    let texts = Bump::new();
+    let mut reader = match Reader::open(pass, &texts)? {
         Opened::NothingNew(cursor) => {
             hand(Handed::Unchanged(cursor));
             return Ok(());
@@ -195,9 +196,9 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     }
 }
 
-impl<'r> Reader<'r> {
-    /// Looks at a log and reads the lines before its cursor.
-    fn open(pass: &Pass<'r>) -> Result<Opened<'r>, AgentsError> {
+impl<'r, 't> Reader<'r, 't> {
+    /// Looks at a log and reads the lines before its cursor. `texts` is the memory of its state.
+    fn open(pass: &Pass<'r>, texts: &'t Bump) -> Result<Opened<'r, 't>, AgentsError> {
         let cursor = pass.cursor.and_then(ClaudeCursor::parse);
         let stat = pass.stat;
         let is_as_seen = cursor.as_ref().is_some_and(|cursor| cursor.mtime_ms == stat.mtime_ms);
@@ -227,8 +228,9 @@ impl<'r> Reader<'r> {
             options: pass.options,
             projects: pass.projects,
             state_path: pass.state_dir.map(|folder| folder.join(state_name(&pass.candidate.path))),
-            state: State::default(),
+            state: State::new(texts),
             arena: Bump::new(),
+            lines: Vec::new(),
             compared: None,
             continues: None,
             carried: None,
@@ -278,13 +280,14 @@ impl<'r> Reader<'r> {
         if self.at == 0 {
             return Ok(());
         }
-        if let Some(state) = self.state_path.as_ref().and_then(|path| State::load(path, self.place())) {
+        let load = |path: &PathBuf| State::load(path, self.place(), self.state.texts());
+        if let Some(state) = self.state_path.as_ref().and_then(load) {
             self.state = state;
             return Ok(());
         }
         let mut source = LineSource::open(&self.path, 0, self.at)?;
         let mut document = Document::default();
-        let mut state = std::mem::take(&mut self.state);
+        let mut state = self.state.take();
         let log = self.log();
         while let Some(line) = source.next()? {
             if line.ending == Ending::TooLong {
@@ -306,14 +309,15 @@ impl<'r> Reader<'r> {
             true => size,
             false => size.min(from.max(self.seen) + self.piece_bytes),
         };
-        let mut state = std::mem::take(&mut self.state);
+        let mut state = self.state.take();
         let mut arena = std::mem::take(&mut self.arena);
+        let lines = std::mem::take(&mut self.lines);
         arena.reset();
         let log = self.log();
         let mut piece = Piece::new(&log, &arena);
         // Without content the texts are shorter than the lines, so that they are not moved while they grow.
         piece.gathered.texts.reserve((wanted - from).min(PIECE_BYTES) as usize);
-        let mut source = LineSource::open(&self.path, from, size)?;
+        let mut source = LineSource::open(&self.path, from, size)?.with_buffer(lines);
         let mut document = Document::default();
         let mut whole = from;
         let mut reached = from;
@@ -360,7 +364,7 @@ impl<'r> Reader<'r> {
             PieceEnd::ForAll
         };
         let (mut gathered, end) = piece.finish(&mut state, from, whole, waiting, !has_more)?;
-        (self.state, self.arena) = (state, arena);
+        (self.state, self.arena, self.lines) = (state, arena, source.into_buffer());
         self.at = end;
         self.seen = reached;
         gathered.cursor = Some(self.cursor());
@@ -378,7 +382,7 @@ impl<'r> Reader<'r> {
             told.evidence = if self.kind == LogKind::Session { evidence } else { Evidence::default() };
             told.is_new = is_new;
             if !has_more && self.kind == LogKind::Session {
-                told.lines = self.state.graph.uuids().map(Key::hash).collect();
+                told.lines = self.state.graph.uuids().map(|key| key.hash() as u32).collect();
             }
         }
         Ok((gathered, has_more))

@@ -1,4 +1,7 @@
-//! Packs numbers and texts into the bytes of a derived file, and reads them again.
+//! Packs numbers and texts into the bytes of a derived file, and reads them again. Texts that were read stay where they are.
+
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
 
 use super::key::Key;
 
@@ -36,7 +39,7 @@ impl Packer {
         self.maybe(text, |packer, text| packer.text(text));
     }
 
-    pub(super) fn key(&mut self, key: &Key) {
+    pub(super) fn key(&mut self, key: &Key<'_>) {
         match key {
             Key::Uuid(bytes) => {
                 self.flag(true);
@@ -53,7 +56,7 @@ impl Packer {
 /// Reads values. Returns none where the bytes end too early.
 pub(super) struct Unpacker<'b>(pub &'b [u8]);
 
-impl Unpacker<'_> {
+impl<'b> Unpacker<'b> {
     pub(super) fn count(&mut self) -> Option<u64> {
         let mut count = 0;
         for shift in (0..64).step_by(7) {
@@ -71,11 +74,11 @@ impl Unpacker<'_> {
         Some(self.count()? != 0)
     }
 
-    pub(super) fn text(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn text(&mut self) -> Option<&'b [u8]> {
         let len_bytes = usize::try_from(self.count()?).ok()?;
         let (text, rest) = self.0.split_at_checked(len_bytes)?;
         self.0 = rest;
-        Some(text.to_vec())
+        Some(text)
     }
 
     pub(super) fn maybe<T>(&mut self, get: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
@@ -85,13 +88,13 @@ impl Unpacker<'_> {
         }
     }
 
-    pub(super) fn maybe_text(&mut self) -> Option<Option<Vec<u8>>> {
+    pub(super) fn maybe_text(&mut self) -> Option<Option<&'b [u8]>> {
         self.maybe(Self::text)
     }
 
-    pub(super) fn key(&mut self) -> Option<Key> {
+    pub(super) fn key(&mut self) -> Option<Key<'b>> {
         if !self.flag()? {
-            return Some(Key::Text(self.text()?.into()));
+            return Some(Key::Text(self.text()?));
         }
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -107,6 +110,17 @@ impl Unpacker<'_> {
         let mut all = C::default();
         all.extend(&mut values);
         (!values.is_cut).then_some(all)
+    }
+
+    /// Reads as many values as the bytes say into the given memory.
+    pub(super) fn list<'t, T>(
+        &mut self,
+        texts: &'t Bump,
+        get: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<&'t [T]> {
+        let mut values = PackedValues { left: self.count()?, from: self, get, is_cut: false };
+        let all = BumpVec::from_iter_in(&mut values, texts);
+        (!values.is_cut).then(|| all.into_bump_slice())
     }
 }
 

@@ -55,27 +55,32 @@ impl Log<'_> {
     }
 }
 
-/// The state that later lines need from the lines before a piece.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    pub graph: Graph,
+/// The state that later lines need from the lines before a piece. Nothing in the large tables has memory of its own, because
+/// taking and freeing it took more time than the tables themselves.
+#[derive(Debug)]
+pub(super) struct State<'t> {
+    /// The memory of the texts. It grows with the log.
+    texts: &'t Bump,
+    pub graph: Graph<'t>,
     pub evidence: Evidence,
     /// The number of events of each tool use id.
-    calls: HashMap<Vec<u8>, usize>,
+    calls: HashMap<&'t [u8], usize>,
     events: usize,
     last_message: Option<Vec<u8>>,
     pub prompt: Option<Arc<[u8]>>,
     /// The messages by their ids.
-    known: HashMap<Vec<u8>, KnownMessage>,
+    known: HashMap<&'t [u8], KnownMessage<'t>>,
+    /// The session of the last known message, which the next mostly has, too.
+    session: Option<&'t [u8]>,
     /// First lines of the messages on side chains.
-    side_messages: Vec<Key>,
+    side_messages: Vec<Key<'t>>,
     /// The agents of the first `looked_at` of these messages, by the tool use ids that spawned them.
     agents: HashMap<Vec<u8>, Vec<u8>>,
     looked_at: usize,
     /// Those of the first `looked_at` messages whose agents were not found, because lines may name their parents later.
-    without_agent: Vec<Key>,
+    without_agent: Vec<Key<'t>>,
     /// First lines of side chains, by the lines of the chain.
-    chains: HashMap<Key, Key>,
+    chains: HashMap<Key<'t>, Key<'t>>,
     /// Whether the marker of the evidence comes from a line that will be read again.
     marker_is_held: bool,
     /// The branch of the last message of the main thread with a branch.
@@ -83,11 +88,11 @@ pub(super) struct State {
 }
 
 /// A message whose turn is written.
-#[derive(Debug)]
-struct KnownMessage {
+#[derive(Debug, Clone, Copy)]
+struct KnownMessage<'t> {
     cache_read: f64,
-    ts: Box<[u8]>,
-    session: Option<Box<[u8]>>,
+    ts: &'t [u8],
+    session: Option<&'t [u8]>,
 }
 
 /// A record that lacks its last member so far.
@@ -220,9 +225,9 @@ impl<'p> Piece<'p> {
     }
 
     /// Adds a line that begins at `at.0` and has `at.1` bytes.
-    pub(super) fn line(
+    pub(super) fn line<'t: 'p>(
         &mut self,
-        state: &mut State,
+        state: &mut State<'t>,
         at: (u64, u64),
         line: Value<'_>,
     ) -> Result<(), AgentsError> {
@@ -292,7 +297,7 @@ impl<'p> Piece<'p> {
         draft
     }
 
-    fn last_message<'s>(&'s self, state: &'s State) -> Option<&'s [u8]> {
+    fn last_message<'s>(&'s self, state: &'s State<'_>) -> Option<&'s [u8]> {
         self.last_messages.last().map(|(_, id)| *id).or(state.last_message.as_deref())
     }
 
@@ -304,7 +309,7 @@ impl<'p> Piece<'p> {
     }
 
     /// The numbers of the next event of a tool use id: its number among the events of the id, and among all events.
-    fn count_event(&mut self, state: &State, at: u64, id: &'p [u8]) -> (usize, usize) {
+    fn count_event(&mut self, state: &State<'_>, at: u64, id: &'p [u8]) -> (usize, usize) {
         let call = self.calls.entry(id).or_default();
         let call_index = state.calls.get(id).copied().unwrap_or(0) + *call;
         *call += 1;

@@ -2,8 +2,8 @@
 
 use super::*;
 
-impl Piece<'_> {
-    pub(super) fn assistant(&mut self, state: &mut State, at: (u64, u64), line: &Line<'_>) {
+impl<'p> Piece<'p> {
+    pub(super) fn assistant<'t: 'p>(&mut self, state: &mut State<'t>, at: (u64, u64), line: &Line<'_>) {
         let (options, arena) = (self.log.options, self.arena);
         let keeps_content = options.content == ContentMode::Full;
         state.take_assistant(line, self.log);
@@ -29,8 +29,8 @@ impl Piece<'_> {
             && let Some(known) = state.known.get(id)
         {
             // The turn is written and cannot change; only the content of the line is kept.
-            if let Some(session) = known.session.as_ref().filter(|_| keeps_content) {
-                self.message_content((at.0, None), (session, id), &js::string(&known.ts), line.content);
+            if let Some(session) = known.session.filter(|_| keeps_content) {
+                self.message_content((at.0, None), (session, id), &js::string(known.ts), line.content);
             }
             self.leave_out(at, Reason::Duplicate, || {
                 format!("message {} is in the ledger already", js::to_utf8(id))

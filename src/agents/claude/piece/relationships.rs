@@ -9,7 +9,7 @@ impl Piece<'_> {
         agents: &[Option<Rc<Invocation>>],
         from: u64,
         end: u64,
-        state: &State,
+        state: &State<'_>,
         gathered: &mut Gathered,
     ) {
         let foreign = state.evidence.foreign_session().map(<[u8]>::to_vec);

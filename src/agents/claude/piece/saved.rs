@@ -35,10 +35,12 @@ impl Place {
     }
 }
 
-impl State {
+impl<'t> State<'t> {
     /// Returns the bytes of the file; none if the state is too large to be kept.
     pub(in crate::agents::claude) fn saved(&self, place: Place) -> Option<Vec<u8>> {
-        let mut packer = Packer([&MAGIC[..], &[0; PLACE_AT - SUM_AT], &place.bytes()].concat());
+        // Growing the bytes would move them, and touch new memory each time.
+        let mut packer = Packer(Vec::with_capacity(self.texts.allocated_bytes()));
+        packer.0.extend_from_slice(&[&MAGIC[..], &[0; PLACE_AT - SUM_AT], &place.bytes()].concat());
         self.pack(&mut packer);
         let Packer(mut bytes) = packer;
         let sum = blake3::hash(&bytes[PLACE_AT..]);
@@ -46,19 +48,20 @@ impl State {
         (bytes.len() <= STATE_MAX_BYTES).then_some(bytes)
     }
 
-    /// Reads the state that was kept for this log and cursor.
-    pub(in crate::agents::claude) fn load(path: &Path, place: Place) -> Option<Self> {
+    /// Reads the state that was kept for this log and cursor. Its texts stay in the bytes of the file, in the given memory.
+    pub(in crate::agents::claude) fn load(path: &Path, place: Place, texts: &'t Bump) -> Option<Self> {
         let file = disk::File::open_read(path).ok()?;
         let len_bytes = usize::try_from(file.len_bytes().ok()?).ok()?;
         if !(BODY_AT..=STATE_MAX_BYTES + BODY_AT).contains(&len_bytes) {
             return None;
         }
-        let mut bytes = vec![0; len_bytes];
-        file.read_exact_at(&mut bytes, 0).ok()?;
+        let bytes = texts.alloc_slice_fill_copy(len_bytes, 0);
+        file.read_exact_at(bytes, 0).ok()?;
+        let bytes = &*bytes;
         let is_sound = bytes.starts_with(MAGIC)
             && bytes[PLACE_AT..BODY_AT] == place.bytes()
             && bytes[SUM_AT..PLACE_AT] == blake3::hash(&bytes[PLACE_AT..]).as_bytes()[..16];
-        is_sound.then(|| Self::unpack(&mut Unpacker(&bytes[BODY_AT..])))?
+        is_sound.then(|| Self::unpack(&mut Unpacker(&bytes[BODY_AT..]), texts))?
     }
 
     fn pack(&self, packer: &mut Packer) {
@@ -76,8 +79,8 @@ impl State {
         for (id, known) in &self.known {
             packer.text(id);
             packer.count(known.cache_read.to_bits());
-            packer.text(&known.ts);
-            packer.maybe_text(known.session.as_deref());
+            packer.text(known.ts);
+            packer.maybe_text(known.session);
         }
         packer.count(self.side_messages.len() as u64);
         self.side_messages.iter().for_each(|key| packer.key(key));
@@ -89,24 +92,24 @@ impl State {
         packer.maybe_text(self.branch.as_deref());
     }
 
-    fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+    fn unpack(from: &mut Unpacker<'t>, texts: &'t Bump) -> Option<Self> {
         let state = State {
-            graph: Graph::unpack(from)?,
+            graph: Graph::unpack(from, texts)?,
             evidence: Evidence::unpack(from)?,
             calls: from.each(|from| Some((from.text()?, from.count()? as usize)))?,
             events: from.count()? as usize,
-            last_message: from.maybe_text()?,
+            last_message: from.maybe_text()?.map(<[u8]>::to_vec),
             prompt: from.maybe_text()?.map(Arc::from),
             known: from.each(|from| {
                 let id = from.text()?;
                 let cache_read = f64::from_bits(from.count()?);
-                let (ts, session) = (from.text()?.into(), from.maybe_text()?.map(Vec::into_boxed_slice));
+                let (ts, session) = (from.text()?, from.maybe_text()?);
                 Some((id, KnownMessage { cache_read, ts, session }))
             })?,
             side_messages: from.each(Unpacker::key)?,
             chains: from.each(|from| Some((from.key()?, from.key()?)))?,
-            branch: from.maybe_text()?,
-            ..State::default()
+            branch: from.maybe_text()?.map(<[u8]>::to_vec),
+            ..State::new(texts)
         };
         from.0.is_empty().then_some(state)
     }
@@ -118,7 +121,7 @@ impl Evidence {
             packer.maybe_text(text.as_deref());
         }
         packer.maybe(self.first_parent.as_ref(), |packer, parent| {
-            packer.maybe(parent.as_ref(), Packer::key);
+            packer.maybe(parent.as_deref(), |packer, parent| packer.key(&Key::of(parent)));
         });
         packer.maybe(self.marker.as_ref().filter(|_| !marker_is_held), |packer, target| {
             packer.maybe_text(target.as_deref());
@@ -130,14 +133,15 @@ impl Evidence {
     }
 
     fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+        let text = |from: &mut Unpacker<'_>| from.text().map(<[u8]>::to_vec);
         Some(Evidence {
-            foreign: from.maybe_text()?,
-            first_ts: from.maybe_text()?,
-            version: from.maybe_text()?,
-            first_parent: from.maybe(|from| from.maybe(Unpacker::key))?,
-            marker: from.maybe(Unpacker::maybe_text)?,
-            forks: from.each(Unpacker::text)?,
-            continuations: from.each(Unpacker::text)?,
+            foreign: from.maybe(text)?,
+            first_ts: from.maybe(text)?,
+            version: from.maybe(text)?,
+            first_parent: from.maybe(|from| from.maybe(|from| from.key().map(|key| key.text())))?,
+            marker: from.maybe(|from| from.maybe(text))?,
+            forks: from.each(text)?,
+            continuations: from.each(text)?,
             ..Evidence::default()
         })
     }
@@ -152,30 +156,32 @@ mod tests {
     fn a_state_is_what_it_was_and_only_where_it_fits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("states").join("a");
-        let mut state = State::default();
-        let key = |text: &str| Key::of(text.as_bytes());
+        let texts = Bump::new();
+        let mut state = State::new(&texts);
+        let key = |text: &'static str| Key::of(text.as_bytes());
         let uuid = "0d3b9a4e-1111-4222-8333-444455556666";
-        state.graph.add_user(b"u1", None, true, None, b"find it");
-        state.graph.add_user(uuid.as_bytes(), Some(b"u1"), false, None, b"");
+        state.graph.add_user(&texts, b"u1", None, true, None, b"find it");
+        state.graph.add_user(&texts, uuid.as_bytes(), Some(b"u1"), false, None, b"");
         state.evidence.first_parent = Some(None);
         state.evidence.marker = Some(Some(b"s2".to_vec()));
         state.evidence.forks = vec![b"f".to_vec()];
-        state.calls.insert(b"t1".to_vec(), 300);
+        state.calls.insert(b"t1", 300);
         state.events = 301;
         state.prompt = Some(Arc::from(&b"p"[..]));
         state.branch = Some(b"main".to_vec());
-        let known = KnownMessage { cache_read: 0.5, ts: (*b"T").into(), session: None };
-        state.known.insert(b"m".to_vec(), known);
+        let known = KnownMessage { cache_read: 0.5, ts: b"T", session: None };
+        state.known.insert(b"m", known);
         state.side_messages = vec![key("u1"), key(uuid)];
         state.chains.insert(key("u1"), key(uuid));
         let place = Place { inode: 7, offset: 1 << 40 };
         disk::create_dir_all(disk::parent_of(&path)).unwrap();
         std::fs::write(&path, state.saved(place).unwrap()).unwrap();
-        let loaded = State::load(&path, place).unwrap();
+        let loaded = State::load(&path, place, &texts).unwrap();
         // Each hash table has one entry, because the order of entries is not fixed. The graph is compared by its sorted
         // uuids.
-        let told = |state: &State| {
-            let uuids: std::collections::BTreeSet<Vec<u8>> = state.graph.uuids().map(Key::text).collect();
+        let told = |state: &State<'_>| {
+            let uuids: std::collections::BTreeSet<Vec<u8>> =
+                state.graph.uuids().map(|key| key.text()).collect();
             format!(
                 "{uuids:?} {:?} {:?} {} {:?} {:?} {:?} {:?} {:?}",
                 state.evidence,
@@ -189,18 +195,18 @@ mod tests {
             )
         };
         assert_eq!(told(&loaded), told(&state));
-        assert!(State::load(&path, Place { offset: 5, ..place }).is_none());
+        assert!(State::load(&path, Place { offset: 5, ..place }, &texts).is_none());
         let bytes = std::fs::read(&path).unwrap();
         for at in (0..bytes.len()).step_by(3) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
             std::fs::write(&path, &damaged).unwrap();
-            assert!(State::load(&path, place).is_none(), "byte {at}");
+            assert!(State::load(&path, place, &texts).is_none(), "byte {at}");
             std::fs::write(&path, &bytes[..at]).unwrap();
-            assert!(State::load(&path, place).is_none(), "cut to {at} bytes");
+            assert!(State::load(&path, place, &texts).is_none(), "cut to {at} bytes");
         }
         for len in 0..bytes.len() - BODY_AT {
-            assert!(State::unpack(&mut Unpacker(&bytes[BODY_AT..][..len])).is_none(), "{len} bytes");
+            assert!(State::unpack(&mut Unpacker(&bytes[BODY_AT..][..len]), &texts).is_none(), "{len} bytes");
         }
     }
 }

@@ -4,7 +4,61 @@ use super::*;
 use crate::agents::fidelity::token_count;
 use crate::agents::terms::branch_stamp;
 
-impl State {
+impl<'t> State<'t> {
+    /// The state before the first line. Its texts are put into the given memory.
+    pub(in crate::agents::claude) fn new(texts: &'t Bump) -> Self {
+        State {
+            texts,
+            graph: Graph::default(),
+            evidence: Evidence::default(),
+            calls: HashMap::default(),
+            events: 0,
+            last_message: None,
+            prompt: None,
+            known: HashMap::default(),
+            session: None,
+            side_messages: Vec::new(),
+            agents: HashMap::default(),
+            looked_at: 0,
+            without_agent: Vec::new(),
+            chains: HashMap::default(),
+            marker_is_held: false,
+            branch: None,
+        }
+    }
+
+    /// Takes the state, and leaves the state before the first line.
+    pub(in crate::agents::claude) fn take(&mut self) -> Self {
+        std::mem::replace(self, State::new(self.texts))
+    }
+
+    /// The memory of the texts.
+    pub(in crate::agents::claude) fn texts(&self) -> &'t Bump {
+        self.texts
+    }
+
+    fn kept(&self, text: &[u8]) -> &'t [u8] {
+        self.texts.alloc_slice_copy(text)
+    }
+
+    /// Counts an event of a tool use id.
+    pub(super) fn count_event(&mut self, id: &[u8]) {
+        match self.calls.get_mut(id) {
+            Some(count) => *count += 1,
+            None => drop(self.calls.insert(self.kept(id), 1)),
+        }
+        self.events += 1;
+    }
+
+    /// Adds a message, or the further lines of a message.
+    pub(super) fn add_known(&mut self, id: &[u8], cache_read: f64, ts: &[u8], session: Option<&[u8]>) {
+        if session != self.session {
+            self.session = session.map(|session| self.kept(session));
+        }
+        let known = KnownMessage { cache_read, ts: self.kept(ts), session: self.session };
+        self.known.insert(self.kept(id), known);
+    }
+
     /// Adds a line before the piece. Its records were written, so it makes no record.
     pub(in crate::agents::claude) fn pass_over(&mut self, line: Value<'_>, log: &Log<'_>) {
         let Some(line) = Line::of(line) else { return };
@@ -22,16 +76,14 @@ impl State {
                 let results = line.content.into_iter().flat_map(Value::items);
                 for result in results.filter(|block| js::any_text(*block, "type") == Some(b"tool_result")) {
                     if let Some(id) = js::text(result, "tool_use_id") {
-                        *self.calls.entry(id.to_vec()).or_default() += 1;
-                        self.events += 1;
+                        self.count_event(id);
                     }
                 }
             }
             Some(b"system") => {
                 self.take_other(&line, log);
                 if let Some((_, id)) = notified(line.root) {
-                    *self.calls.entry(id.to_vec()).or_default() += 1;
-                    self.events += 1;
+                    self.count_event(id);
                 }
             }
             _ => self.take_other(&line, log),
@@ -51,14 +103,14 @@ impl State {
         let usage = line.message.and_then(|message| message.get("usage"));
         let count = usage.map_or(0.0, |usage| token_count(usage, "cache_read_input_tokens"));
         let is_new = !self.known.contains_key(id);
-        let known = self.known.entry(id.to_vec()).or_insert_with(|| KnownMessage {
-            cache_read: 0.0,
-            ts: line.timestamp.unwrap_or_default().into(),
-            session: line.session.map(Into::into),
-        });
-        known.cache_read = known.cache_read.max(count);
+        match self.known.get_mut(id) {
+            Some(known) => known.cache_read = known.cache_read.max(count),
+            None => {
+                self.add_known(id, 0_f64.max(count), line.timestamp.unwrap_or_default(), line.session);
+            }
+        }
         if is_new && line.is_side {
-            self.side_messages.extend(line.uuid.map(Key::of));
+            self.side_messages.extend(line.uuid.map(|uuid| Key::of(uuid).kept(self.texts)));
         }
         let names_branch = is_new && !line.is_side && !id.is_empty();
         let is_whole = line.session.is_some() && line.timestamp.is_some();
@@ -78,7 +130,14 @@ impl State {
         self.evidence.take(line, log.base_name);
         if let Some(uuid) = line.uuid {
             let every_spawn = !log.options.as_reference;
-            self.graph.add_assistant(uuid, line.parent_uuid, line.is_side, line.content, every_spawn);
+            self.graph.add_assistant(
+                self.texts,
+                uuid,
+                line.parent_uuid,
+                line.is_side,
+                line.content,
+                every_spawn,
+            );
         }
     }
 
@@ -86,7 +145,7 @@ impl State {
         self.evidence.take(line, log.base_name);
         self.evidence.take_user(line, text, log.path, log.options.as_reference);
         if let Some(uuid) = line.uuid {
-            self.graph.add_user(uuid, line.parent_uuid, line.is_side, line.content, text);
+            self.graph.add_user(self.texts, uuid, line.parent_uuid, line.is_side, line.content, text);
         }
         self.chain(line);
     }
@@ -103,12 +162,12 @@ impl State {
 
     /// Finds the agents of the messages on side chains. A message whose agent was found before is not looked at again,
     /// because the time would grow with the square of the log otherwise.
-    pub(super) fn find_agents(&mut self, answers: &mut Answers) {
+    pub(super) fn find_agents(&mut self, answers: &mut Answers<'t>) {
         let mut waiting = std::mem::take(&mut self.without_agent);
         waiting.extend_from_slice(&self.side_messages[self.looked_at..]);
         self.looked_at = self.side_messages.len();
         for uuid in waiting {
-            match self.graph.invocation(&uuid, answers) {
+            match self.graph.invocation(uuid, answers) {
                 Some(agent) => {
                     let call = agent.parent_tool_use_id.clone();
                     self.agents.entry(call).or_insert_with(|| agent.agent_id.clone());
@@ -120,15 +179,15 @@ impl State {
 
     /// Notes to which side chain a line belongs, and returns the first line of the chain. None for the main thread, and for an
     /// agent that the line names.
-    pub(super) fn chain(&mut self, line: &Line<'_>) -> Option<Key> {
+    pub(super) fn chain(&mut self, line: &Line<'_>) -> Option<Key<'t>> {
         if !line.is_side || line.agent_id.is_some() {
             return None;
         }
-        let uuid = line.uuid.map(Key::of);
+        let uuid = line.uuid.map(|uuid| Key::of(uuid).kept(self.texts));
         let parent = line.parent_uuid.map(Key::of);
-        let first = parent.and_then(|parent| self.chains.get(&parent).cloned()).or(uuid.clone());
-        if let (Some(uuid), Some(first)) = (uuid, &first) {
-            self.chains.insert(uuid, first.clone());
+        let first = parent.and_then(|parent| self.chains.get(&parent).copied()).or(uuid);
+        if let (Some(uuid), Some(first)) = (uuid, first) {
+            self.chains.insert(uuid, first);
         }
         first
     }

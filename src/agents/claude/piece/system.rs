@@ -3,7 +3,7 @@
 use super::*;
 
 impl Piece<'_> {
-    pub(super) fn system(&mut self, state: &mut State, at: (u64, u64), line: &Line<'_>) {
+    pub(super) fn system(&mut self, state: &mut State<'_>, at: (u64, u64), line: &Line<'_>) {
         self.relationships(at.0, line);
         let mut made_record = self.notification(state, at, line.root);
         let subtype = js::any_text(line.root, "subtype");
@@ -32,7 +32,7 @@ impl Piece<'_> {
         }
     }
 
-    fn notification(&mut self, state: &State, (at, len_bytes): (u64, u64), line: Value<'_>) -> bool {
+    fn notification(&mut self, state: &State<'_>, (at, len_bytes): (u64, u64), line: Value<'_>) -> bool {
         let Some((session, id)) = notified(line) else { return false };
         let id = &*self.arena.alloc_slice_copy(id);
         let (call_index, event_index) = self.count_event(state, at, id);

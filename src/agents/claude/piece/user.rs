@@ -1,12 +1,36 @@
 //! Makes the records of a user line: its user turn, the events of its results, and their content.
 
+use std::borrow::Cow;
+
 use super::*;
 use crate::agents::measure::UserBlock;
+
+/// A result of a user line, looked at once for all its records.
+struct UserResult<'d> {
+    /// The tool use id, which may be empty.
+    call: Option<&'d [u8]>,
+    is_error: bool,
+    replacement: Option<Replacement>,
+    /// The measured text of the content.
+    text: Option<Cow<'d, [u8]>>,
+}
+
+impl<'d> UserResult<'d> {
+    /// The block as a result; none if the block is something else.
+    fn of(block: Value<'d>) -> Option<Self> {
+        (js::any_text(block, "type") == Some(b"tool_result")).then(|| UserResult {
+            call: js::any_text(block, "tool_use_id"),
+            is_error: js::is_true(block, "is_error"),
+            replacement: Replacement::of_result(block),
+            text: measure::measured_text(block.get("content")),
+        })
+    }
+}
 
 impl Piece<'_> {
     pub(super) fn user(
         &mut self,
-        state: &mut State,
+        state: &mut State<'_>,
         at: (u64, u64),
         line: &Line<'_>,
     ) -> Result<(), AgentsError> {
@@ -19,39 +43,33 @@ impl Piece<'_> {
             self.marker_at = Some(at.0);
         }
         self.relationships(at.0, line);
-        let blocks = content.filter(|content| content.kind() == Kind::Array);
-        let results = || {
-            blocks
-                .into_iter()
-                .flat_map(Value::items)
-                .filter(|block| js::any_text(*block, "type") == Some(b"tool_result"))
-        };
-        for result in results() {
-            let Some(id) = js::any_text(result, "tool_use_id") else { continue };
-            if js::is_true(result, "is_error") {
+        let results: Vec<_> = content.into_iter().flat_map(Value::items).filter_map(UserResult::of).collect();
+        for result in &results {
+            let Some(id) = result.call else { continue };
+            if result.is_error {
                 self.results.errors.insert(arena.alloc_slice_copy(id));
             }
-            if let Some(replacement) = Replacement::of_result(result) {
-                self.results.replacements.insert(arena.alloc_slice_copy(id), replacement);
+            if let Some(replacement) = &result.replacement {
+                self.results.replacements.insert(arena.alloc_slice_copy(id), replacement.clone());
             }
             if let Some(owner) = self.tool_owner.get(id) {
                 self.messages[*owner as usize].unanswered.retain(|unanswered| *unanswered != id);
             }
-            self.gathered.has_result_content |= js::present(result, "content").is_some();
+            self.gathered.has_result_content |= result.text.is_some();
         }
         if !text.is_empty() {
             self.prompts.push((at.0, Arc::from(&text[..])));
         }
         let mut made_record = false;
         if let Some(session) = line.session {
-            for result in results() {
-                if let Some(id) = js::text(result, "tool_use_id") {
-                    self.result_event(state, at, line, session, id, result);
+            for result in &results {
+                if let Some(id) = result.call.filter(|id| !id.is_empty()) {
+                    self.result_event(state, at, line, (session, id), result);
                     made_record = true;
                 }
             }
             if let Some(uuid) = line.uuid {
-                made_record |= self.user_turn(state, at, line, session, uuid)?;
+                made_record |= self.user_turn(state, at, line, (session, uuid), &results)?;
                 self.user_content(at.0, line, session, uuid);
             }
         }
@@ -66,14 +84,14 @@ impl Piece<'_> {
 
     fn user_turn(
         &mut self,
-        state: &State,
+        state: &State<'_>,
         (at, len_bytes): (u64, u64),
         line: &Line<'_>,
-        session: &[u8],
-        uuid: &[u8],
+        (session, uuid): (&[u8], &[u8]),
+        results: &[UserResult<'_>],
     ) -> Result<bool, AgentsError> {
         let mut blocks: Vec<UserBlock<'_>> = Vec::new();
-        let mut owner = None;
+        let (mut owner, mut results) = (None, results.iter());
         match line.content.map(|content| (content, content.kind())) {
             Some((content, Kind::String)) => {
                 let text = js::wtf8(content).filter(|text| !text.is_empty());
@@ -91,11 +109,11 @@ impl Piece<'_> {
                             }));
                         }
                         Some(b"tool_result") => {
-                            let Some(id) = js::any_text(block, "tool_use_id") else { continue };
+                            let Some(result) = results.next() else { continue };
+                            let Some(id) = result.call else { continue };
                             owner = owner.or(self.tool_owner.get(id).copied());
-                            let text = measure::measured_text(block.get("content")).unwrap_or_default();
-                            let is_error = js::is_true(block, "is_error");
-                            blocks.push(UserBlock { call: Some(id), text, is_error });
+                            let text = result.text.as_deref().unwrap_or_default().into();
+                            blocks.push(UserBlock { call: Some(id), text, is_error: result.is_error });
                         }
                         _ => {}
                     }
@@ -174,16 +192,15 @@ impl Piece<'_> {
 
     fn result_event(
         &mut self,
-        state: &State,
+        state: &State<'_>,
         (at, len_bytes): (u64, u64),
         line: &Line<'_>,
-        session: &[u8],
-        id: &[u8],
-        result: Value<'_>,
+        (session, id): (&[u8], &[u8]),
+        result: &UserResult<'_>,
     ) {
         let id = &*self.arena.alloc_slice_copy(id);
         let (call_index, event_index) = self.count_event(state, at, id);
-        let is_error = js::is_true(result, "is_error");
+        let is_error = result.is_error;
         let mut record = self.begin_record();
         record.text("sessionId", session);
         record.text("toolUseId", id);
@@ -194,8 +211,7 @@ impl Piece<'_> {
         record.maybe_text("messageId", line.uuid);
         record.maybe_text("ts", line.timestamp);
         record.flag_if("isError", is_error);
-        let text = measure::measured_text(result.get("content"));
-        let content_hash = measure::write_content_measures(text.as_deref(), &mut record);
+        let content_hash = measure::write_content_measures(result.text.as_deref(), &mut record);
         let notes = (!self.log.options.as_reference).then(|| {
             let notes = RecordNotes::of_event(&EventParts {
                 source: Some(b"claude-code"),
@@ -212,7 +228,7 @@ impl Piece<'_> {
             let parts = ["claude-code", &parts[0], &parts[1], number.format(event_index)];
             RecordNotes { made: Some((self.hasher.id_of_parts(&parts), None)), ..notes }
         });
-        if let Some(replacement) = Replacement::of_result(result) {
+        if let Some(replacement) = &result.replacement {
             replacement.write(&mut record);
         }
         let draft = self.keep_draft(record);

@@ -35,9 +35,9 @@ impl<'p> Piece<'p> {
     /// Returns the records up to the first line that may still change, and the offset of that line. `whole` is the end
     /// of the last complete line. If the piece is not the last, the next piece begins at that offset and names the lines after
     /// it.
-    pub(in crate::agents::claude) fn finish(
+    pub(in crate::agents::claude) fn finish<'t>(
         mut self,
-        state: &mut State,
+        state: &mut State<'t>,
         from: u64,
         whole: u64,
         waiting: PieceEnd,
@@ -86,7 +86,7 @@ impl<'p> Piece<'p> {
         &mut self,
         agents: &[Option<Rc<Invocation>>],
         end: u64,
-        state: &mut State,
+        state: &mut State<'_>,
         gathered: &mut Gathered,
     ) -> Result<(), AgentsError> {
         let log = self.log;
@@ -135,7 +135,7 @@ impl<'p> Piece<'p> {
         Ok(())
     }
 
-    fn add_compactions(&mut self, end: u64, state: &State, gathered: &mut Gathered) {
+    fn add_compactions(&mut self, end: u64, state: &State<'_>, gathered: &mut Gathered) {
         for pending in std::mem::take(&mut self.compactions).into_iter().filter(|pending| pending.at < end) {
             let count = pending.link.and_then(|id| self.cache_read_of(id, end, state));
             gathered.compactions.push(pending.finish(&mut gathered.texts, |record| {
@@ -147,7 +147,7 @@ impl<'p> Piece<'p> {
     }
 
     /// The tokens that a written message read from the cache, as JSON text.
-    fn cache_read_of(&self, id: &[u8], end: u64, state: &State) -> Option<Vec<u8>> {
+    fn cache_read_of(&self, id: &[u8], end: u64, state: &State<'_>) -> Option<Vec<u8>> {
         let options = self.log.options;
         let message = self.by_id.get(id).map(|index| &self.messages[*index]);
         if let Some(message) = message.filter(|message| self.log.is_written(message, end)) {
@@ -160,12 +160,12 @@ impl<'p> Piece<'p> {
     }
 
     /// Adds the events, each with the agent that its tool use spawned: in this piece, else in the lines before it.
-    fn add_events(
+    fn add_events<'t>(
         &mut self,
         agents: &[Option<Rc<Invocation>>],
         end: u64,
-        state: &mut State,
-        answers: &mut Answers,
+        state: &mut State<'t>,
+        answers: &mut Answers<'t>,
         gathered: &mut Gathered,
     ) {
         let events = std::mem::take(&mut self.events);
@@ -204,12 +204,11 @@ impl<'p> Piece<'p> {
     }
 
     /// Brings the state to the lines before `end`.
-    fn pass_on(self, end: u64, state: &mut State) {
+    fn pass_on(self, end: u64, state: &mut State<'_>) {
         state.marker_is_held = self.marker_at.is_some_and(|at| at >= end);
         for (at, id) in self.event_calls {
             if at < end {
-                *state.calls.entry(id.to_vec()).or_default() += 1;
-                state.events += 1;
+                state.count_event(id);
             }
         }
         if let Some((_, id)) = self.last_messages.into_iter().rfind(|(at, _)| *at < end) {
@@ -223,24 +222,25 @@ impl<'p> Piece<'p> {
             state.prompt = Some(prompt.clone());
         }
         for message in self.messages.into_iter().filter(|message| message.at < end) {
-            let (ts, session) = (message.ts.unwrap_or_default().into(), message.session.map(Into::into));
-            state.side_messages.extend(message.uuid.filter(|_| message.is_side));
-            let known = KnownMessage { cache_read: message.counts.cache_read, ts, session };
-            state.known.insert(message.id.to_vec(), known);
+            let uuid = message.uuid.filter(|_| message.is_side);
+            state.side_messages.extend(uuid.map(|uuid| uuid.kept(state.texts)));
+            let (cache_read, ts) = (message.counts.cache_read, message.ts.unwrap_or_default());
+            state.add_known(message.id, cache_read, ts, message.session);
         }
     }
 
     /// The agent of a message on a side chain.
-    fn agent_of(
+    fn agent_of<'t>(
         &self,
         message: &ClaudeMessage<'_>,
-        state: &State,
-        answers: &mut Answers,
+        state: &State<'t>,
+        answers: &mut Answers<'t>,
     ) -> Option<Rc<Invocation>> {
         if !message.is_side {
             return None;
         }
-        let invocation = message.uuid.as_ref().and_then(|uuid| state.graph.invocation(uuid, answers));
+        let uuid = message.uuid.map(|uuid| uuid.kept(state.texts));
+        let invocation = uuid.and_then(|uuid| state.graph.invocation(uuid, answers));
         if invocation.is_some() || self.log.options.as_reference {
             return invocation;
         }
