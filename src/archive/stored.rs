@@ -171,18 +171,63 @@ impl<'c> StoredIndex<'c> {
     /// The number of leaves that begin with an entry before this text.
     #[cfg(feature = "usage")]
     fn leaves_before(&self, bound: &[u8]) -> Result<usize, UnreadablePage> {
-        let (mut first, mut end) = (0, self.tree.leaves.len());
-        let (mut buffer, mut long) = (Vec::new(), Vec::new());
+        let mut long = Vec::new();
+        self.leaves_while(0, |page| match self.entry(page, 0, &mut long)?.0 {
+            ValueRef::Text(text) => Ok(text < bound),
+            ValueRef::Blob(_) => Ok(false),
+            _ => Ok(true),
+        })
+    }
+
+    /// Passes all values to `each`, with the number of entries that have the value: all entries of neighbouring leaves together
+    /// if they have one value.
+    pub fn values(&self, mut each: impl FnMut(ValueRef<'_>, u64)) -> Result<(), UnreadablePage> {
+        let (mut buffer, mut first_long, mut last_long) = (Vec::new(), Vec::new(), Vec::new());
+        let TreePages { interior, leaves, .. } = &self.tree;
+        self.each_page((0, interior.len() as i64 - 1), &mut buffer, |page| {
+            (0..page.cells).try_for_each(|cell| {
+                each(self.entry(page, cell, &mut first_long)?.0, 1);
+                Ok(())
+            })
+        })?;
+        let mut at = 0;
+        while at < leaves.len() {
+            let mut end = at + 1;
+            self.pages.each_page(&leaves[at..end], &mut buffer, |page| {
+                self.tree.check(page, PageKind::IndexLeaf)?;
+                let Some(last) = page.cells.checked_sub(1) else { return Ok(()) };
+                let (value, _) = self.entry(page, 0, &mut first_long)?;
+                if value != self.entry(page, last, &mut last_long)?.0 {
+                    return (0..page.cells).try_for_each(|cell| {
+                        each(self.entry(page, cell, &mut first_long)?.0, 1);
+                        Ok(())
+                    });
+                }
+                // The entries of an index are in order, so all are between the first and the last.
+                end = self.leaves_while(end, |page| {
+                    let last = page.cells.checked_sub(1).ok_or(UnreadablePage)?;
+                    Ok(self.entry(page, last, &mut last_long)?.0 == value)
+                })?;
+                each(value, self.pages.cells_of(&self.tree, PageKind::IndexLeaf, &leaves[at..end])?);
+                Ok(())
+            })?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Returns the first leaf from `first` on that is not as wanted, by bisection: no leaf after that one is.
+    fn leaves_while(
+        &self,
+        mut first: usize,
+        mut is_wanted: impl FnMut(&BTreePage<'_>) -> Result<bool, UnreadablePage>,
+    ) -> Result<usize, UnreadablePage> {
+        let (mut end, mut buffer) = (self.tree.leaves.len(), Vec::new());
         while first < end {
             let middle = first.midpoint(end);
             self.pages.each_page(&self.tree.leaves[middle..=middle], &mut buffer, |page| {
                 self.tree.check(page, PageKind::IndexLeaf)?;
-                let is_before = match self.entry(page, 0, &mut long)?.0 {
-                    ValueRef::Text(text) => text < bound,
-                    ValueRef::Blob(_) => false,
-                    _ => true,
-                };
-                if is_before {
+                if is_wanted(page)? {
                     first = middle + 1;
                 } else {
                     end = middle;
@@ -191,26 +236,6 @@ impl<'c> StoredIndex<'c> {
             })?;
         }
         Ok(first)
-    }
-
-    /// Passes all values to `each`, with the number of entries that have the value: all entries of a page together if they
-    /// have one value.
-    pub fn values(&self, mut each: impl FnMut(ValueRef<'_>, u64)) -> Result<(), UnreadablePage> {
-        let (mut first_long, mut last_long) = (Vec::new(), Vec::new());
-        self.each_page((0, self.pages() - 1), &mut Vec::new(), |page| {
-            // The entries of a leaf are in order, so all are between the first and the last.
-            if let (PageKind::IndexLeaf, Some(last)) = (page.kind, page.cells.checked_sub(1)) {
-                let (value, _) = self.entry(page, 0, &mut first_long)?;
-                if value == self.entry(page, last, &mut last_long)?.0 {
-                    each(value, page.cells as u64);
-                    return Ok(());
-                }
-            }
-            (0..page.cells).try_for_each(|cell| {
-                each(self.entry(page, cell, &mut first_long)?.0, 1);
-                Ok(())
-            })
-        })
     }
 
     fn each_page(
@@ -510,7 +535,7 @@ mod tests {
     #[test]
     fn rows_and_entries_are_those_of_sqlite() {
         let directory = tempfile::tempdir().unwrap();
-        for (page_len, rows) in [(512, 900), (4096, 3000), (65536, 2000), (16384, 1), (1024, 0)] {
+        for (page_len, rows) in [(512, 900), (4096, 3000), (65536, 3000), (16384, 1), (1024, 0)] {
             let path = directory.path().join(format!("{page_len}.sqlite"));
             drop(database(&path, page_len, rows));
             let reader = open_reader(&path);
