@@ -471,11 +471,9 @@ pub(super) fn has_rows(connection: &Connection, path: &Path) -> Result<bool, Arc
 }
 
 pub(super) fn has_table(connection: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
-    connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)",
-        [name],
-        |row| row.get(0),
-    )
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)";
+    // One open asks for many tables, and preparing takes longer than asking.
+    connection.prepare_cached(sql)?.query_row([name], |row| row.get(0))
 }
 
 pub(super) fn has_column(
@@ -483,11 +481,8 @@ pub(super) fn has_column(
     table: &str,
     column: &str,
 ) -> Result<bool, rusqlite::Error> {
-    connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)",
-        [table, column],
-        |row| row.get(0),
-    )
+    let sql = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)";
+    connection.prepare_cached(sql)?.query_row([table, column], |row| row.get(0))
 }
 
 /// Creates the tables, columns, indexes and the state row that an archive of this version lacks. Keeps every row.
