@@ -41,12 +41,29 @@ pub struct ArchiveState {
     pub last_rebuild_at: Option<String>,
     /// The mark of the ledger's bytes before the offset; 0 when another program moved the offset last.
     pub ledger_mark: i32,
+    /// Whether the `ts` of every turn is known to be a time.
+    pub are_turns_dated: bool,
 }
 
 impl ArchiveState {
     /// Whether this crate wrote the row last: another program that moves the offset leaves the mark as it was.
     pub(super) fn is_ours(&self) -> bool {
         cursor::is_marked(self.ledger_offset_bytes, self.ledger_mark)
+    }
+
+    /// The mark of an archive with this row in which the `ts` of every turn is a time; never 0. Whoever writes the row without
+    /// writing the mark, invalidates the mark: every build sets a time of the row.
+    ///
+    /// A change to what [`Instant::of_turn`](crate::record::time::Instant::of_turn) accepts needs another `TIME_FORMS`.
+    fn dated_mark(&self) -> i32 {
+        const TIME_FORMS: u32 = 1;
+        let Self {
+            ledger_offset_bytes, ledger_mtime_ms, last_built_at, last_rebuild_at, ledger_mark, ..
+        } = self;
+        let row = format!(
+            "{ledger_offset_bytes} {ledger_mtime_ms} {last_built_at:?} {last_rebuild_at:?} {ledger_mark}"
+        );
+        (crc32c::crc32c_append(TIME_FORMS, row.as_bytes()) | 1) as i32
     }
 
     /// Why the ledger no longer has the bytes that the archive covers; `None` when it has them.
@@ -378,23 +395,27 @@ pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<
     if !has_table(connection, ARCHIVE_STATE.name).context(path, "reading its schema")? {
         return Ok(None);
     }
-    let ledger_mark = connection
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .context(path, "reading its ledger mark")?;
+    let pragma = |sql| -> Result<i32, ArchiveError> {
+        connection.query_row(sql, [], |row| row.get(0)).context(path, "reading its marks")
+    };
+    let (ledger_mark, dated_mark) = (pragma("PRAGMA user_version")?, pragma("PRAGMA application_id")?);
     let state = connection
         .query_row(
             "SELECT ledger_offset_bytes, ledger_mtime_ms, archive_version, last_built_at, last_rebuild_at
              FROM archive_state WHERE id = 1",
             [],
             |row| {
-                Ok(ArchiveState {
+                let mut state = ArchiveState {
                     ledger_offset_bytes: row.get(0)?,
                     ledger_mtime_ms: row.get::<_, f64>(1)? as i64,
                     archive_version: row.get(2)?,
                     last_built_at: row.get(3)?,
                     last_rebuild_at: row.get(4)?,
                     ledger_mark,
-                })
+                    are_turns_dated: false,
+                };
+                state.are_turns_dated = state.dated_mark() == dated_mark;
+                Ok(state)
             },
         )
         .optional();
@@ -515,7 +536,7 @@ pub(super) fn create_indexes(connection: &Connection) -> Result<(), rusqlite::Er
     })
 }
 
-/// Writes the state row and the ledger mark.
+/// Writes the state row and the marks.
 pub(super) fn write_state(connection: &Connection, state: &ArchiveState) -> Result<(), rusqlite::Error> {
     connection.execute(
         "INSERT INTO archive_state
@@ -531,7 +552,11 @@ pub(super) fn write_state(connection: &Connection, state: &ArchiveState) -> Resu
             state.last_rebuild_at
         ],
     )?;
-    connection.execute_batch(&format!("PRAGMA user_version = {}", state.ledger_mark))
+    let dated_mark = if state.are_turns_dated { state.dated_mark() } else { 0 };
+    connection.execute_batch(&format!(
+        "PRAGMA user_version = {}; PRAGMA application_id = {dated_mark}",
+        state.ledger_mark
+    ))
 }
 
 #[cfg(all(test, unix))]

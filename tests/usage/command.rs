@@ -308,6 +308,83 @@ fn what_an_older_program_archived_is_no_count_and_no_wrong_number() {
     assert_eq!(out.lines().nth(1).unwrap(), format!("{long},1,1000,200,0,0,0,0,1200,0,1200,0"));
 }
 
+/// Another program, an older burn and a restored copy change the turns and not what the archive says about their times.
+#[test]
+fn turns_without_a_time_are_counted_whoever_archived_them() {
+    const OTHER_TURN: &str = "INSERT INTO turns (source, session_id, message_id, turn_index, ts, model)
+        VALUES ('codex', 'other', 'm', 0, 'yesterday', 'gpt-5.5');";
+    let home = tempfile::tempdir().unwrap();
+    let [ledger, archive, copy] =
+        ["ledger.jsonl", "archive.sqlite", "copy"].map(|name| home.path().join(name));
+    let left_out = |args: &[&str]| {
+        let args = [&["usage", "--since", "2026-11-20", "--json"], args].concat();
+        // With an archive that lags, the answer is about what the archive has.
+        let (code, out, error) = burn(home.path(), &args);
+        assert_eq!(code, Some(0), "{error}");
+        let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let undated = document["leftOut"]["undatedTurns"].as_u64().unwrap();
+        (document["total"]["turns"].as_u64().unwrap(), undated)
+    };
+    let sql = |text: &str| rusqlite::Connection::open(&archive).unwrap().execute_batch(text).unwrap();
+    let is_known = || {
+        let connection = rusqlite::Connection::open(&archive).unwrap();
+        let mark: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).unwrap();
+        mark != 0
+    };
+    let dated = turn("m1", "gpt-5.5", "200");
+    for loader in ["bulk", "insert"] {
+        let rebuild = || {
+            let full = ["state", "rebuild", "archive", "--full", "--loader", loader];
+            assert_eq!(burn(home.path(), &full).0, Some(0));
+        };
+        fs::write(&ledger, &dated).unwrap();
+        rebuild();
+        assert_eq!((left_out(&[]), is_known()), ((1, 0), true), "{loader}");
+        // A tail build keeps what it knows, and notices a turn without a time.
+        fs::write(&ledger, format!("{dated}{}", turn("m2", "gpt-5.5", "200"))).unwrap();
+        assert_eq!((left_out(&[]), is_known()), ((2, 0), true), "{loader}");
+        fs::copy(&archive, &copy).unwrap();
+        let undated = turn_at("yesterday", "m3", "gpt-5.5", "200");
+        fs::write(&ledger, format!("{dated}{}{undated}", turn("m2", "gpt-5.5", "200"))).unwrap();
+        assert_eq!((left_out(&[]), is_known()), ((2, 1), false), "{loader}");
+        // A full rebuild finds the turn, too.
+        rebuild();
+        assert_eq!((left_out(&[]), is_known()), ((2, 1), false), "{loader}");
+        // A restored copy knows what it knew, and a tail build goes on from there.
+        fs::copy(&copy, &archive).unwrap();
+        assert_eq!((left_out(&["--no-build"]), is_known()), ((2, 0), true), "{loader}");
+        assert_eq!((left_out(&[]), is_known()), ((2, 1), false), "{loader}");
+        // The TypeScript package leaves both marks as they are. An older burn sets the mark of the ledger.
+        for state in [
+            "ledger_offset_bytes = ledger_offset_bytes + 1",
+            "last_built_at = '2026-11-21T11:00:00.000Z'",
+            "ledger_mtime_ms = ledger_mtime_ms + 1",
+            "ledger_offset_bytes = 0, last_rebuild_at = NULL",
+        ] {
+            for mark in ["", "PRAGMA user_version = 12345;"] {
+                fs::copy(&copy, &archive).unwrap();
+                sql(&format!("BEGIN; {OTHER_TURN} UPDATE archive_state SET {state}; {mark} COMMIT"));
+                assert_eq!(left_out(&["--no-build"]), (2, 1), "{loader}: {state}");
+            }
+        }
+        // A tail build of this burn goes on from what another program has built, and does not know more than before.
+        fs::copy(&copy, &archive).unwrap();
+        sql(&format!("{OTHER_TURN} UPDATE archive_state SET last_built_at = '2026-11-21T11:00:00.000Z'"));
+        fs::write(&ledger, format!("{dated}{}", ["m2", "m4"].map(|m| turn(m, "gpt-5.5", "200")).concat()))
+            .unwrap();
+        assert_eq!((left_out(&[]), is_known()), ((3, 1), false), "{loader}");
+        // What a vacuum and a rebuild into an archive that is in use write is known, too.
+        let reader = rusqlite::Connection::open(&archive).unwrap();
+        reader.query_row("SELECT count(*) FROM turns", [], |_| Ok(())).unwrap();
+        rebuild();
+        assert_eq!((left_out(&[]), is_known()), ((3, 0), true), "{loader}");
+        drop(reader);
+        assert_eq!(burn(home.path(), &["state", "rebuild", "archive", "--vacuum"]).0, Some(0));
+        assert_eq!((left_out(&[]), is_known()), ((3, 0), true), "{loader}");
+        fs::remove_file(&archive).unwrap();
+    }
+}
+
 #[test]
 fn zones_times_and_tables_that_do_not_exist_are_refused_in_a_line() {
     let home = tempfile::tempdir().unwrap();

@@ -44,6 +44,9 @@ const MOMENTS: [&str; 8] = [
     "2026-12-31T20:00:00Z",
 ];
 
+/// Texts that are no times.
+const ODD_TIMES: [&str; 4] = ["", "yesterday", "2026-13-01T00:00:00Z", "2026-03-29T24:00:00Z"];
+
 fn seconds(text: &str) -> i64 {
     Instant::of_turn(text).unwrap().seconds
 }
@@ -56,7 +59,7 @@ fn ts(random: &mut Random) -> String {
     let at = seconds(pick(random, &MOMENTS)) + random.below(300_000) as i64 - 150_000;
     let text = Instant { seconds: at, nanos: random.below(1000) as u32 * 1_000_000 }.to_rfc3339();
     match random.below(40) {
-        0 => pick(random, &["", "yesterday", "2026-13-01T00:00:00Z", "2026-03-29T24:00:00Z"]).to_owned(),
+        0 => pick(random, &ODD_TIMES).to_owned(),
         1 => text.replace('Z', "+05:45"),
         2 => text.replace('T', " ").replace('Z', ""),
         _ => text,
@@ -213,6 +216,7 @@ fn answers_add_up_whatever_is_asked() {
         let prices = Prices::of_home(&home).unwrap();
         // Some ledgers have hardly an odd line, so that their lines are not all parsed.
         let odd_line_in = [30, 1500][random.below(2) as usize];
+        let is_dated = random.below(2) == 0;
         let line = |random: &mut Random| {
             let mut line = line(random);
             // A torn line looks like a turn and is none, so it supersedes no line.
@@ -225,6 +229,10 @@ fn answers_add_up_whatever_is_asked() {
                     line =
                         line.replacen(repeated, &format!("{repeated}\"2026-01-01T00:00:00Z\",{repeated}"), 1);
                 }
+            }
+            // Where each turn has a time, the answer does not look for others.
+            for odd in ODD_TIMES.iter().filter(|_| is_dated) {
+                line = line.replace(&format!("\"ts\":\"{odd}\""), "\"ts\":\"2026-10-25t00:30+0545\"");
             }
             line + "\n"
         };

@@ -144,6 +144,7 @@ impl<'b> Build<'b> {
             archive_version: VERSION,
             last_rebuild_at: if is_full { built_at.clone() } else { before.last_rebuild_at },
             last_built_at: built_at,
+            are_turns_dated: before.are_turns_dated && self.are_turns_dated,
             ..before
         };
         if let Some(source) = &self.ledger.source {
@@ -251,7 +252,7 @@ impl<'b> Build<'b> {
             self.result.set_aside_reason =
                 Some("what was in the archive's place is no database and was renamed".to_string());
         }
-        let before = ArchiveState { last_rebuild_at, ..ArchiveState::default() };
+        let before = ArchiveState { last_rebuild_at, are_turns_dated: true, ..ArchiveState::default() };
         let built =
             NewArchive::create(self, plan, lost).and_then(|new| self.run(before, BuildTarget::New(new)));
         if let (Some(aside), true) = (aside, built.is_err() && !place.exists()) {
@@ -330,6 +331,7 @@ fn locked(
             ledger: &ledger,
             pool: pipeline::workers(options.threads)?,
             counted_from: 0,
+            are_turns_dated: true,
             result: BuildResult::default(),
             session_ids: Distinct::default(),
         };

@@ -17,7 +17,8 @@ use crate::archive::pipeline::{self, PipelineInput, RowsPlace};
 use crate::lock::Held;
 use crate::record::columns::turns;
 use crate::record::fold::Fold;
-use crate::record::rows::{Rows, Verdict};
+use crate::record::rows::{Rows, TurnRow, Verdict};
+use crate::record::time::Instant;
 use crate::scan::Source;
 
 /// The ledger as it was when the build began.
@@ -53,6 +54,8 @@ pub(super) struct Build<'b> {
     /// The cursor up to which this build does not count lines: 0, unless a tail build rebuilds only because a rebuild
     /// is faster.
     pub(super) counted_from: u64,
+    /// Whether the `ts` of every turn that was read is a time.
+    pub(super) are_turns_dated: bool,
     pub(super) result: BuildResult,
     pub(super) session_ids: Distinct,
 }
@@ -69,8 +72,12 @@ impl Build<'_> {
     ) -> Result<(), ArchiveError> {
         let total_bytes = input.range.end - input.range.start;
         let mut strict_failure = None;
-        let Self { pool, paths, options, observer, result, session_ids, counted_from, .. } = self;
+        let Self {
+            pool, paths, options, observer, result, session_ids, counted_from, are_turns_dated, ..
+        } = self;
         pipeline::run(pool, input, fold, work, |rows, end| {
+            let is_dated = |turn: &TurnRow<'_>| Instant::of_turn(turn.cells[turns::TS].as_text()).is_some();
+            *are_turns_dated = *are_turns_dated && rows.turns.iter().all(is_dated);
             if end > *counted_from {
                 count(rows, result, session_ids);
                 for finding in &rows.findings {

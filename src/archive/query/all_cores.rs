@@ -19,7 +19,7 @@ use crate::record::columns::{Table, turns};
 /// Maximum number of pages that a thread reads at a time.
 pub(super) const PAGES_PER_STEP_MAX: i64 = 128;
 /// With fewer rows, one thread is faster than several.
-const ROWS_FOR_THREADS: i64 = 20_000;
+pub(super) const ROWS_FOR_THREADS: i64 = 20_000;
 /// Number of times that readers try to begin together, because another program may commit meanwhile.
 const ATTEMPTS_MAX: usize = 20;
 
@@ -62,36 +62,42 @@ pub(super) fn row_bounds(
     Ok((bound("min")?.unwrap_or(1), bound("max")?.unwrap_or(0)))
 }
 
+/// Opens a reader and begins its transaction.
+///
+/// # Errors
+/// As [`turns()`](super::turns()).
+pub(super) fn begin_reader(archive: &Path) -> Result<(ArchiveReader, Begun), ArchiveError> {
+    let reader = open_read_only(archive)?;
+    let begun = reader.settle(Begun::new(&reader, archive))?;
+    Ok((reader, begun))
+}
+
 /// Opens readers whose transactions read the same state: one for each core if `threads` is 0 and the archive is not small.
+/// `first` is a reader of any state.
 ///
 /// # Errors
 /// As [`turns()`](super::turns()).
 pub(super) fn begin_reading(
+    (first, begun): (ArchiveReader, Begun),
     archive: &Path,
     threads: usize,
 ) -> Result<(Vec<ArchiveReader>, Begun), ArchiveError> {
-    let begin_one = || -> Result<_, ArchiveError> {
-        let reader = open_read_only(archive)?;
-        let begun = reader.settle(Begun::new(&reader, archive))?;
-        Ok((reader, begun))
+    let count = match threads {
+        0 if begun.rows() < ROWS_FOR_THREADS => 1,
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
     };
+    if count == 1 {
+        return Ok((vec![first], begun));
+    }
+    first.execute_batch("COMMIT").context(archive, "ending a transaction")?;
     for _ in 0..ATTEMPTS_MAX {
-        let (first, begun) = begin_one()?;
-        let count = match threads {
-            0 if begun.rows() < ROWS_FOR_THREADS => 1,
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        if count == 1 {
-            return Ok((vec![first], begun));
-        }
-        first.execute_batch("COMMIT").context(archive, "ending a transaction")?;
         let version = || -> Result<i64, ArchiveError> {
             let version = first.query_row("PRAGMA data_version", [], |row| row.get(0));
             version.context(archive, "looking whether it changed")
         };
         let before = version()?;
-        let begun: Vec<_> = (0..count).map(|_| begin_one()).collect::<Result<_, _>>()?;
+        let begun: Vec<_> = (0..count).map(|_| begin_reader(archive)).collect::<Result<_, _>>()?;
         let (readers, mut states): (Vec<_>, Vec<_>) = begun.into_iter().unzip();
         let is_one = states.windows(2).all(|pair| pair[0].state == pair[1].state);
         if let (true, true, Some(begun)) = (version()? == before, is_one, states.pop()) {
@@ -99,7 +105,7 @@ pub(super) fn begin_reading(
         }
     }
     // Other programs commit all the time, so a single reader reads everything.
-    begin_one().map(|(reader, begun)| (vec![reader], begun))
+    begin_reader(archive).map(|(reader, begun)| (vec![reader], begun))
 }
 
 /// Passes the rowid and the values of every row of a table to `each`, with the state of the thread that reads the row, until a

@@ -13,7 +13,10 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Row, Statement};
 
 use super::AddedColumns;
-use super::all_cores::{LeftRows, PAGES_PER_STEP_MAX, begin, begin_reading, on_each, row_bounds, scan_pages};
+use super::all_cores::{
+    Begun, LeftRows, PAGES_PER_STEP_MAX, ROWS_FOR_THREADS, begin, begin_reader, begin_reading, on_each,
+    row_bounds, scan_pages,
+};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open::{self, ArchiveReader, ArchiveState};
 use crate::archive::stored::{PageBuffers, StoredIndex, StoredTable};
@@ -123,10 +126,18 @@ pub(crate) fn scan_turns<S: Send>(
     new: impl Fn() -> S + Sync,
     each: impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync,
 ) -> Result<(ArchiveState, Vec<S>), ArchiveError> {
-    let (mut readers, begun) = begin_reading(archive, scan.threads)?;
-    if let Some(bounds) = &scan.between
+    let (mut first, begun) = begin_reader(archive)?;
+    if let (Some(bounds), true) = (&scan.between, begun.state.are_turns_dated)
+        && let Some(rows) = dated_rows_between(&first, bounds, ROWS_FOR_THREADS)
+        && rows.len() as i64 <= ROWS_FOR_THREADS
         && let Some(states) =
-            scan_between(&mut readers, archive, scan, bounds, begun.rows() / 4, (&new, &each))?
+            read_rows(std::slice::from_mut(&mut first), archive, scan, &rows, (&new, &each))?
+    {
+        return Ok((begun.state, states));
+    }
+    let (mut readers, begun) = begin_reading((first, begun), archive, scan.threads)?;
+    if let Some(bounds) = &scan.between
+        && let Some(states) = scan_between(&mut readers, archive, scan, bounds, &begun, (&new, &each))?
     {
         return Ok((begun.state, states));
     }
@@ -225,25 +236,18 @@ impl Glimpse {
         each: &mut impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
     ) -> Result<bool, ArchiveError> {
         let stored = match by {
-            ReadBy::Pages => {
-                index_of_ts(&self.reader).zip(StoredTurns::open(&self.reader, &self.path, columns)?)
-            }
+            ReadBy::Pages => dated_rows_between(&self.reader, bounds, i64::MAX).zip(StoredTurns::open(
+                &self.reader,
+                &self.path,
+                columns,
+            )?),
             ReadBy::Sqlite => None,
         };
-        let Some((index, mut turns)) = stored else {
+        let Some((rows, mut turns)) = stored else {
             let mut statement = Select::new(&self.reader, &self.path, columns, TsBounds::CONDITION)?;
             return statement.read(&self.path, bounds.values(), each).map(|_| true);
         };
-        let (mut rows, mut buffers) = (Vec::new(), PageBuffers::default());
-        let read = index.pages_between(&bounds.any_offset.0, &bounds.any_offset.1).and_then(|ranges| {
-            ranges.into_iter().try_for_each(|range| {
-                index.entries(range, &mut buffers, |ts, rowid| {
-                    rows.extend(matches!(ts, ValueRef::Text(ts) if bounds.have(ts)).then_some(rowid));
-                })
-            })
-        });
-        rows.sort_unstable();
-        Ok(read.is_ok() && turns.read(&rows, each)?.is_some())
+        Ok(turns.read(&rows, each)?.is_some())
     }
 
     /// Passes the turns of a session to `each` until `each` breaks.
@@ -266,35 +270,25 @@ impl Glimpse {
     }
 }
 
-/// Reads the turns within bounds, and all undated turns, if they are at most `rows_max`. Otherwise reads no turn and returns `None`.
+/// Reads the turns within bounds, and all undated turns, if they are few. Otherwise reads no turn and returns `None`.
 fn scan_between<S: Send>(
     readers: &mut [ArchiveReader],
     archive: &Path,
     scan: &TurnScan<'_>,
     bounds: &TsBounds,
-    rows_max: i64,
+    begun: &Begun,
     (new, each): (&(impl Fn() -> S + Sync), &(impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync)),
 ) -> Result<Option<Vec<S>>, ArchiveError> {
-    if let Some(rows) = rows_between(readers, scan, bounds, rows_max)? {
+    let rows_max = begun.rows() / 4;
+    let rows = match readers.first() {
+        Some(first) if begun.state.are_turns_dated => dated_rows_between(first, bounds, rows_max),
+        _ => rows_between(readers, scan, bounds, rows_max)?,
+    };
+    if let Some(rows) = rows {
         if rows.len() as i64 > rows_max {
             return Ok(None);
         }
-        let left = LeftRows::all(0, rows.len() as i64 - 1, readers.len(), ROWS_PER_STEP_MAX);
-        let states = on_each(readers, |reader| {
-            let mut state = new();
-            let mut stored = StoredTurns::open(reader, archive, scan.columns)?;
-            let mut is_whole = true;
-            let read = left.read(scan.interrupt, |first, last| {
-                let read = match (&mut stored, rows.get(first as usize..=last as usize)) {
-                    (Some(stored), Some(rows)) => stored.read(rows, |turn| each(&mut state, turn))?,
-                    _ => None,
-                };
-                is_whole = read.is_some();
-                Ok(read.unwrap_or(ControlFlow::Break(())))
-            });
-            reader.settle(read).map(|()| is_whole.then_some(state))
-        })?;
-        if let Some(states) = states.into_iter().collect() {
+        if let Some(states) = read_rows(readers, archive, scan, &rows, (new, each))? {
             return Ok(Some(states));
         }
     }
@@ -302,8 +296,54 @@ fn scan_between<S: Send>(
     select_between(first, archive, scan, bounds, rows_max, (new, each))
 }
 
+/// Reads the turns with these rowids, which are in order, from the pages of their table. Returns `None` if only SQLite can read
+/// them.
+fn read_rows<S: Send>(
+    readers: &mut [ArchiveReader],
+    archive: &Path,
+    scan: &TurnScan<'_>,
+    rows: &[i64],
+    (new, each): (&(impl Fn() -> S + Sync), &(impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync)),
+) -> Result<Option<Vec<S>>, ArchiveError> {
+    let left = LeftRows::all(0, rows.len() as i64 - 1, readers.len(), ROWS_PER_STEP_MAX);
+    let states = on_each(readers, |reader| {
+        let mut state = new();
+        let mut stored = StoredTurns::open(reader, archive, scan.columns)?;
+        let mut is_whole = true;
+        let read = left.read(scan.interrupt, |first, last| {
+            let read = match (&mut stored, rows.get(first as usize..=last as usize)) {
+                (Some(stored), Some(rows)) => stored.read(rows, |turn| each(&mut state, turn))?,
+                _ => None,
+            };
+            is_whole = read.is_some();
+            Ok(read.unwrap_or(ControlFlow::Break(())))
+        });
+        reader.settle(read).map(|()| is_whole.then_some(state))
+    })?;
+    Ok(states.into_iter().collect())
+}
+
 fn index_of_ts(reader: &ArchiveReader) -> Option<StoredIndex<'_>> {
     StoredIndex::open(reader, "idx_turns_ts", turns::TABLE.name, "ts")
+}
+
+/// The rowids of the turns within bounds, in order, from the pages of the index of `ts`; some of them if they are more than
+/// `rows_max`. `None` if only SQLite can read the index.
+fn dated_rows_between(reader: &ArchiveReader, bounds: &TsBounds, rows_max: i64) -> Option<Vec<i64>> {
+    let index = index_of_ts(reader)?;
+    let (mut rows, mut buffers) = (Vec::new(), PageBuffers::default());
+    for (mut first, last) in index.pages_between(&bounds.any_offset.0, &bounds.any_offset.1).ok()? {
+        while first <= last && rows.len() as i64 <= rows_max {
+            let end = last.min(first + PAGES_PER_STEP_MAX - 1);
+            let each = |ts: ValueRef<'_>, rowid| {
+                rows.extend(matches!(ts, ValueRef::Text(ts) if bounds.have(ts)).then_some(rowid));
+            };
+            index.entries((first, end), &mut buffers, each).ok()?;
+            first = end + 1;
+        }
+    }
+    rows.sort_unstable();
+    Some(rows)
 }
 
 /// The rowids of the turns within bounds and of all undated turns, in order, from the pages of the index of `ts`; some of them if

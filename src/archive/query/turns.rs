@@ -10,7 +10,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Row, Statement};
 
-use super::all_cores::{begin_reading, scan_pages};
+use super::all_cores::{begin_reader, begin_reading, scan_pages};
 use super::{AddedColumns, TURNS_BY, TableQuery, begin_one, hand_over, stamped, values_at};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open::ArchiveReader;
@@ -41,7 +41,7 @@ pub fn turns(
     let is_by_time = filter.since.is_some() || filter.until.is_some();
     let is_scanned = !filter.project.is_empty() && filter.session.is_empty() && !is_by_time;
     let (mut readers, rows) = if is_scanned {
-        begin_reading(archive, 0).map(|(readers, begun)| (readers, begun.rows()))?
+        begin_reading(begin_reader(archive)?, archive, 0).map(|(readers, begun)| (readers, begun.rows()))?
     } else {
         (vec![begin_one(archive)?], 0)
     };
