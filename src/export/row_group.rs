@@ -170,13 +170,42 @@ fn push_text(
     value: ValueRef<'_>,
     hash_key: Option<&HashKey>,
 ) -> bool {
-    // Most texts are those of the row before, which are known to be UTF-8.
-    if let (ValueRef::Text(text), None, Some(Some(last))) = (value, hash_key, cells.last())
-        && last.of(texts) == text
-    {
-        cells.push(Some(*last));
-        return false;
+    match (value, hash_key) {
+        (ValueRef::Null, _) => {
+            cells.push(None);
+            false
+        }
+        // Most texts are those of the row before, which are known to be UTF-8.
+        (ValueRef::Text(text), None) if is_last(cells, texts, text) => {
+            cells.push(cells[cells.len() - 1]);
+            false
+        }
+        (ValueRef::Text(text), None) if text.is_ascii() || simdutf8::basic::from_utf8(text).is_ok() => {
+            cells.push(Some(append(texts, text)));
+            false
+        }
+        _ => push_changed_text(cells, texts, value, hash_key),
     }
+}
+
+/// Whether the last cell has this text.
+fn is_last(cells: &[Option<TextSpan>], texts: &[u8], text: &[u8]) -> bool {
+    matches!(cells.last(), Some(Some(last)) if last.of(texts) == text)
+}
+
+fn append(texts: &mut Vec<u8>, text: &[u8]) -> TextSpan {
+    let start = texts.len() as u32;
+    texts.extend_from_slice(text);
+    TextSpan { start, end: texts.len() as u32 }
+}
+
+/// Adds the hash of a text, or what becomes a text; returns as [`push_text`] does.
+fn push_changed_text(
+    cells: &mut Vec<Option<TextSpan>>,
+    texts: &mut Vec<u8>,
+    value: ValueRef<'_>,
+    hash_key: Option<&HashKey>,
+) -> bool {
     let buffer;
     let (text, is_lossy): (&[u8], bool) = match value {
         ValueRef::Null => {
@@ -206,15 +235,11 @@ fn push_text(
         }
         None => text,
     };
-    let span = match cells.last() {
-        Some(Some(last)) if last.of(texts) == text => *last,
-        _ => {
-            let start = texts.len() as u32;
-            texts.extend_from_slice(text);
-            TextSpan { start, end: texts.len() as u32 }
-        }
-    };
-    cells.push(Some(span));
+    if is_last(cells, texts, text) {
+        cells.push(cells[cells.len() - 1]);
+    } else {
+        cells.push(Some(append(texts, text)));
+    }
     is_lossy
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct IndexCursor<'c> {
     pages: PageReader<'c>,
     /// The pages from the root to the page of the next entry.
     levels: Vec<VisitedPage>,
+    /// Buffers of pages that were passed.
+    spare: Vec<Vec<u8>>,
     /// How many pages were read: a sound index has each of its pages once.
     read_pages: u32,
     long: Vec<u8>,
@@ -36,7 +38,8 @@ struct VisitedPage {
 impl<'c> IndexCursor<'c> {
     /// Begins before the first entry of the index with this root.
     pub(crate) fn new(pages: PageReader<'c>, root: u32) -> Result<Self, UnreadablePage> {
-        let mut cursor = Self { pages, levels: Vec::new(), read_pages: 0, long: Vec::new() };
+        let mut cursor =
+            Self { pages, levels: Vec::new(), spare: Vec::new(), read_pages: 0, long: Vec::new() };
         cursor.descend(root)?;
         Ok(cursor)
     }
@@ -45,7 +48,7 @@ impl<'c> IndexCursor<'c> {
     fn descend(&mut self, mut number: u32) -> Result<(), UnreadablePage> {
         while self.levels.len() < LEVELS_MAX && self.read_pages < self.pages.page_count() {
             self.read_pages += 1;
-            let mut bytes = Vec::new();
+            let mut bytes = self.spare.pop().unwrap_or_default();
             let page = self.pages.page(self.pages.read(&[number], &mut bytes)?)?;
             let is_leaf = match page.kind {
                 PageKind::IndexLeaf => true,
@@ -78,11 +81,13 @@ impl<'c> IndexCursor<'c> {
                 self.descend(child)?;
             }
         }
-        let Self { pages, levels, long, .. } = self;
-        while levels
-            .pop_if(|level| pages.known_page(&level.page).is_ok_and(|page| level.next >= page.cells))
-            .is_some()
-        {}
+        let Self { pages, levels, spare, long, .. } = self;
+        let is_passed = |level: &mut VisitedPage| {
+            pages.known_page(&level.page).is_ok_and(|page| level.next >= page.cells)
+        };
+        while let Some(level) = levels.pop_if(is_passed) {
+            spare.push(level.page);
+        }
         let Some(VisitedPage { page, next }) = levels.last_mut() else { return Ok(None) };
         *next += 1;
         pages.entry(&pages.known_page(page)?, *next - 1, long).map(Some)
@@ -128,14 +133,17 @@ impl<'c> RowFinder<'c> {
         }
         let page = pages.known_page(bytes)?;
         let (mut first, mut end) = (0_usize, page.cells);
+        // Most rowids of a page have no gap between them.
+        let before = rowid.wrapping_sub(page.row_at(0)?.rowid);
+        let mut cell = usize::try_from(before).map_or(0, |before| before.min(end - 1));
         while first < end {
-            let middle = first.midpoint(end);
-            let row = page.row_at(middle)?;
+            let row = page.row_at(cell)?;
             match row.rowid.cmp(&rowid) {
                 std::cmp::Ordering::Equal => return pages.record(&page, row, long),
-                std::cmp::Ordering::Less => first = middle + 1,
-                std::cmp::Ordering::Greater => end = middle,
+                std::cmp::Ordering::Less => first = cell + 1,
+                std::cmp::Ordering::Greater => end = cell,
             }
+            cell = first.midpoint(end);
         }
         Err(UnreadablePage)
     }

@@ -422,7 +422,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// Reads a varint at `*at`, and moves `*at` to the byte after the varint.
-#[inline]
+#[inline(always)]
 pub(super) fn varint(bytes: &[u8], at: &mut usize) -> Result<u64, UnreadablePage> {
     match bytes.get(*at) {
         Some(byte) if *byte < 0x80 => {

@@ -41,24 +41,21 @@ impl StoredRecordReader {
         out.fill(ValueRef::Null);
         let mut at = 0;
         let header_len = usize::try_from(varint(record, &mut at)?).map_err(|_| UnreadablePage)?;
-        let mut body_at = header_len;
+        let (header, mut body) = record.split_at_checked(header_len).ok_or(UnreadablePage)?;
         let mut columns = 0;
         for place in &self.places {
-            if at >= header_len {
+            if at >= header.len() {
                 break;
             }
-            let serial_type = varint(record, &mut at)?;
-            let len = body_len(serial_type)?;
-            let end = body_at.checked_add(len).ok_or(UnreadablePage)?;
+            let (value, rest) = split_value(varint(header, &mut at)?, body).ok_or(UnreadablePage)?;
             if let Some(place) = place {
-                let body = record.get(body_at..end).ok_or(UnreadablePage)?;
-                *out.get_mut(*place).ok_or(UnreadablePage)? = value(serial_type, body);
+                *out.get_mut(*place).ok_or(UnreadablePage)? = value;
             }
-            body_at = end;
+            body = rest;
             columns += 1;
         }
-        // A header that has ended must end with its last type, and the last value with the record.
-        let is_torn = at > header_len || (at == header_len && body_at != record.len());
+        // The last value of a header that has ended ends with the record.
+        let is_torn = at > header.len() || (at == header.len() && !body.is_empty());
         if is_torn || columns < self.columns_min.min(self.places.len()) {
             Err(UnreadablePage)
         } else {
@@ -73,42 +70,49 @@ impl StoredRecordReader {
 pub(crate) fn text_and_number(record: &[u8]) -> Option<(&[u8], i64)> {
     let [3, text_type @ 13..0x80, number_type @ 1..7, body @ ..] = record else { return None };
     let (text, number) = body.split_at_checked(usize::from(text_type - 13) / 2)?;
-    let is_whole = text_type % 2 == 1 && body_len(u64::from(*number_type)) == Ok(number.len());
-    is_whole.then(|| (text, whole_number(number)))
-}
-
-/// The number of bytes of a value.
-#[inline]
-fn body_len(serial_type: u64) -> Result<usize, UnreadablePage> {
-    const LENGTHS: [usize; 10] = [0, 1, 2, 3, 4, 6, 8, 8, 0, 0];
-    match serial_type {
-        0..=9 => Ok(LENGTHS[serial_type as usize]),
-        10 | 11 => Err(UnreadablePage),
-        _ => usize::try_from((serial_type - 12) / 2).map_err(|_| UnreadablePage),
+    match split_value(u64::from(*number_type), number)? {
+        (ValueRef::Integer(number), []) if text_type % 2 == 1 => Some((text, number)),
+        _ => None,
     }
 }
 
+/// Returns the value that a body begins with, and the rest of the body.
 #[inline]
-fn value(serial_type: u64, body: &[u8]) -> ValueRef<'_> {
+fn split_value(serial_type: u64, body: &[u8]) -> Option<(ValueRef<'_>, &[u8])> {
+    let integer = |number: i64, rest| Some((ValueRef::Integer(number), rest));
     match serial_type {
-        0 => ValueRef::Null,
-        7 => {
-            let bits = body.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
-            let number = f64::from_bits(bits);
-            // SQLite reads a number that is none as NULL.
-            if number.is_nan() { ValueRef::Null } else { ValueRef::Real(number) }
+        0 => Some((ValueRef::Null, body)),
+        1 => {
+            body.split_first_chunk().and_then(|(value, rest)| integer(i8::from_be_bytes(*value).into(), rest))
         }
-        8 | 9 => ValueRef::Integer(serial_type as i64 - 8),
-        1..=6 => ValueRef::Integer(whole_number(body)),
-        _ if serial_type.is_multiple_of(2) => ValueRef::Blob(body),
-        _ => ValueRef::Text(body),
+        2 => body
+            .split_first_chunk()
+            .and_then(|(value, rest)| integer(i16::from_be_bytes(*value).into(), rest)),
+        3 => body
+            .split_first_chunk()
+            .and_then(|([a, b, c], rest)| integer(i64::from(i32::from_be_bytes([*a, *b, *c, 0]) >> 8), rest)),
+        4 => body
+            .split_first_chunk()
+            .and_then(|(value, rest)| integer(i32::from_be_bytes(*value).into(), rest)),
+        5 => body.split_first_chunk().and_then(|([a, b, c, d, e, f], rest)| {
+            integer(i64::from_be_bytes([*a, *b, *c, *d, *e, *f, 0, 0]) >> 16, rest)
+        }),
+        6 => body.split_first_chunk().and_then(|(value, rest)| integer(i64::from_be_bytes(*value), rest)),
+        7 => body.split_first_chunk().map(|(value, rest)| {
+            let number = f64::from_be_bytes(*value);
+            // SQLite reads a number that is none as NULL.
+            (if number.is_nan() { ValueRef::Null } else { ValueRef::Real(number) }, rest)
+        }),
+        8 | 9 => integer(serial_type as i64 - 8, body),
+        10 | 11 => None,
+        _ => {
+            let len = usize::try_from((serial_type - 12) / 2).ok()?;
+            let (value, rest) = body.split_at_checked(len)?;
+            let value =
+                if serial_type.is_multiple_of(2) { ValueRef::Blob(value) } else { ValueRef::Text(value) };
+            Some((value, rest))
+        }
     }
-}
-
-#[inline]
-fn whole_number(body: &[u8]) -> i64 {
-    let sign = if body.first().is_some_and(|byte| *byte >= 0x80) { -1 } else { 0 };
-    body.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte))
 }
 
 #[cfg(test)]
