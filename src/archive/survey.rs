@@ -49,7 +49,7 @@ pub struct Survey {
 }
 
 /// The stamps of all sets.
-pub(super) fn stamps_of(sets: &[StampSet]) -> impl Iterator<Item = &Stamp<'_>> {
+pub(crate) fn stamps_of(sets: &[StampSet]) -> impl Iterator<Item = &Stamp<'_>> {
     sets.iter().flat_map(|set| set.borrow_dependent())
 }
 
@@ -141,7 +141,11 @@ pub fn survey(
 
 static LONG_LINE: Mutex<()> = Mutex::new(());
 
-fn look_through(
+/// Finds the stamps in a chunk of `input`, as [`survey`] does.
+///
+/// # Errors
+/// As [`survey`].
+pub fn look_through(
     input: &PipelineInput<'_>,
     chunk: Range<u64>,
     with_turns: bool,

@@ -1,8 +1,8 @@
 //! Reads turns from the ledger, for answers without an archive and for explanations, which name lines.
 //!
 //! Touches the ledger, for reading. Guarantees: the turns are the same as in an archive of the same bytes, because the
-//! same code reads lines and folds stamps. The ledger is read twice, because the first reading finds the last line of
-//! each turn. The first reading does not parse an ordinary line ([`claimed_key`]). The second reading parses the lines of
+//! same code reads lines and folds stamps. The ledger is read twice, because the first reading finds the stamps and the last
+//! line of each turn. The first reading does not parse an ordinary line ([`claimed_key`]). The second reading parses the lines of
 //! turns, also those that a later line supersedes, and compares their keys. If the first reading was wrong about a
 //! line, both readings are repeated with every line parsed. The only line of a turn is not parsed if its time is out of
 //! the question's bounds ([`TurnTimeBounds::exclude`]).
@@ -24,7 +24,7 @@ use super::tally::{LineAt, NumberMap, UsageTally};
 use crate::archive::ArchiveError;
 use crate::archive::pipeline::{PipelineInput, workers};
 use crate::archive::query::{StoredNumber, TurnFields};
-use crate::archive::survey::survey;
+use crate::archive::survey::{StampSet, look_through, stamps_of, survey};
 use crate::interrupt::Interrupt;
 use crate::record::Cell;
 use crate::record::columns::{tool_calls, turns};
@@ -85,21 +85,9 @@ pub(super) fn tally_ledger<'q>(
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if question.threads == 0 { cores() } else { question.threads };
     let work = LedgerPass { source, end, threads, interrupt };
-    let stamps = {
-        let pool = workers(threads)?;
-        let input = PipelineInput {
-            source,
-            range: 0..end,
-            chunk_bytes: SURVEY_CHUNK_BYTES,
-            cut_at: 0,
-            interrupt: interrupt.clone(),
-        };
-        survey(&pool, &input, false)?.stamps
-    };
-    let fold = Fold::new(stamps.iter().flat_map(|set| set.borrow_dependent()));
-    match work.tally(&fold, KeyReading::Unparsed, question, &new)? {
+    match work.tally(KeyReading::Unparsed, question, &new)? {
         Some(tallies) => Ok(tallies),
-        None => Ok(work.tally(&fold, KeyReading::Parsed, question, &new)?.unwrap_or_default()),
+        None => Ok(work.tally(KeyReading::Parsed, question, &new)?.unwrap_or_default()),
     }
 }
 
@@ -119,20 +107,20 @@ impl LedgerPass<'_> {
     /// Adds up the turns. `None` means that the first reading was wrong about a line.
     fn tally<'q>(
         &self,
-        fold: &Fold<'_>,
         keys: KeyReading,
         question: &Question,
         new: &(impl Fn() -> UsageTally<'q> + Sync),
     ) -> Result<Option<Vec<UsageTally<'q>>>, UsageError> {
         let hasher = TurnHasher::default();
-        let found = find_lines(self, keys, &hasher, TurnTimeBounds::of(question))?;
+        let (found, stamps) = find_lines(self, keys, &hasher, TurnTimeBounds::of(question))?;
+        let fold = Fold::new(stamps_of(&stamps));
         let is_wrong = AtomicBool::new(false);
         // A worker sends its sums when it ends.
         let tallies = SentTallies::new(Vec::new());
         self.each_chunk(
             || TallyWorker { state: Some(new()), out: &tallies, lines: TurnReader::default() },
             |worker, chunk, bytes| {
-                let Some(tally) = &mut worker.state else { return };
+                let Some(tally) = &mut worker.state else { return Ok(()) };
                 let mut lines = worker.lines.of_chunk();
                 for LineOfTurn { offset, key, is_last } in found.within(&chunk) {
                     if lines.is_full() {
@@ -147,7 +135,7 @@ impl LedgerPass<'_> {
                         length: text.len() as u64 + 1,
                         superseded: superseded(),
                     });
-                    let is_as_claimed = lines.read(*offset, text, fold, |turn, rows, arena| {
+                    let is_as_claimed = lines.read(*offset, text, &fold, |turn, rows, arena| {
                         if *is_last {
                             with_fields(turn, rows, arena, |fields| tally.add(fields, line_at));
                         }
@@ -157,6 +145,7 @@ impl LedgerPass<'_> {
                         is_wrong.store(true, Ordering::Relaxed);
                     }
                 }
+                Ok(())
             },
             |()| {},
         )?;
@@ -220,20 +209,29 @@ impl TurnTimeBounds {
     }
 }
 
-/// Finds the lines of turns.
+/// Finds the lines of turns, and the stamps: a chunk is still in the cache of a core when it is searched for both.
 fn find_lines(
     work: &LedgerPass<'_>,
     keys: KeyReading,
     hasher: &TurnHasher,
     bounds: Option<TurnTimeBounds>,
-) -> Result<TurnLinesFound, UsageError> {
+) -> Result<(TurnLinesFound, Vec<StampSet>), UsageError> {
     // The keys are hashes, so nobody can choose them.
     let mut last: NumberMap<TurnKey, (u64, bool)> = NumberMap::default();
     let mut superseded = BTreeMap::<TurnKey, Vec<u64>>::new();
     let nothing = Fold::default();
+    let mut stamps = Vec::new();
+    let input = PipelineInput {
+        source: work.source,
+        range: 0..work.end,
+        chunk_bytes: CHUNK_BYTES,
+        cut_at: 0,
+        interrupt: work.interrupt.clone(),
+    };
     work.each_chunk(
         TurnReader::default,
         |lines, chunk, bytes| {
+            let stamps = look_through(&input, chunk.clone(), false)?.stamps;
             let mut lines = lines.of_chunk();
             let mut found = Vec::new();
             for (offset, line, has_backslash) in lines_and_backslashes(chunk.start, bytes) {
@@ -249,9 +247,10 @@ fn find_lines(
                     found.push((offset, key, false));
                 }
             }
-            found
+            Ok((found, stamps))
         },
-        |found: Vec<_>| {
+        |(found, of_chunk): (Vec<_>, Vec<_>)| {
+            stamps.extend(of_chunk);
             for (offset, key, is_excluded) in found {
                 if let Some((earlier, _)) = last.insert(key, (offset, is_excluded)) {
                     superseded.entry(key).or_default().push(earlier);
@@ -266,7 +265,7 @@ fn find_lines(
     let wanted = last.into_iter().filter(|(_, (_, is_excluded))| !is_excluded);
     lines.extend(wanted.map(|(key, (offset, _))| LineOfTurn { offset, key, is_last: true }));
     lines.par_sort_unstable_by_key(|line| line.offset);
-    Ok(TurnLinesFound { lines, superseded })
+    Ok((TurnLinesFound { lines, superseded }, stamps))
 }
 
 /// The lines of a chunk as [`scan::lines`] returns them, and whether each has a backslash.
@@ -371,7 +370,7 @@ fn after<'l>(line: &'l [u8], name: &Finder<'_>) -> Option<&'l [u8]> {
 pub(super) struct TurnLines {
     base: u64,
     bytes: Vec<u8>,
-    stamps: Vec<crate::archive::survey::StampSet>,
+    stamps: Vec<StampSet>,
 }
 
 impl TurnLines {
@@ -395,7 +394,7 @@ impl TurnLines {
 
     /// Calls `each` with every turn and the offset of its line.
     pub(super) fn each(&self, mut each: impl FnMut(u64, &TurnFields<'_>)) {
-        let fold = Fold::new(self.stamps.iter().flat_map(|set| set.borrow_dependent()));
+        let fold = Fold::new(stamps_of(&self.stamps));
         let mut reader = TurnReader::default();
         let mut lines = reader.of_chunk();
         for (offset, line, has_backslash) in lines_and_backslashes(self.base, &self.bytes) {
@@ -424,7 +423,7 @@ impl LedgerPass<'_> {
     fn each_chunk<W, T: Send>(
         &self,
         worker: impl Fn() -> W + Sync,
-        work: impl Fn(&mut W, Range<u64>, &[u8]) -> T + Sync,
+        work: impl Fn(&mut W, Range<u64>, &[u8]) -> Result<T, ArchiveError> + Sync,
         mut take: impl FnMut(T),
     ) -> Result<(), UsageError> {
         let threads = if self.end <= CHUNK_BYTES || self.threads <= 1 { 0 } else { self.threads };
@@ -438,7 +437,7 @@ impl LedgerPass<'_> {
                     return Err(ArchiveError::Interrupted);
                 }
                 let chunk = chunk?;
-                let made = work(state, chunk.clone(), self.source.bytes(chunk, buffer)?);
+                let made = work(state, chunk.clone(), self.source.bytes(chunk, buffer)?)?;
                 // A result counts only if the file was not truncated meanwhile.
                 self.source.check_len()?;
                 Ok(made)
