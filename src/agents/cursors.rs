@@ -88,9 +88,15 @@ pub(super) fn is_ledger_lost(home: &Home) -> Result<bool, AgentsError> {
 }
 
 impl Cursors {
-    /// Loads the cursors of a home.
-    pub(super) fn load(home: &Home) -> Result<Self, AgentsError> {
-        let entries = parse(&read(&home.cursors())?).into_iter().collect();
+    /// Loads the cursors of a home. `warn` gets a sentence about a file that is no JSON, which counts as empty.
+    pub(super) fn load(home: &Home, warn: impl FnOnce(&str)) -> Result<Self, AgentsError> {
+        let path = home.cursors();
+        let text = read(&path)?;
+        let entries = parse(&text).into_iter().collect();
+        let text = trim_js(&text);
+        if !text.is_empty() && Document::default().parse(text).is_err() {
+            warn(&format!("{} is not JSON; all logs are read again", path.display()));
+        }
         Ok(Cursors { entries, changed: Vec::new() })
     }
 
@@ -355,7 +361,7 @@ mod tests {
         side.save(&home).unwrap();
         let text = std::fs::read_to_string(home.cursors()).unwrap();
         assert!(text.contains(r#""a\udcff""#), "{text}");
-        let (cursors, side) = (Cursors::load(&home).unwrap(), Side::load(&home));
+        let (cursors, side) = (Cursors::load(&home, |_| {}).unwrap(), Side::load(&home));
         for (at, name) in names.iter().enumerate() {
             assert_eq!(cursors.get(&path(name), "claude"), Some(&cursor(at)[..]), "{name:?}");
             assert_eq!(side.get(&key_of(&path(name))), Some(&cursor(at)[..]), "{name:?}");
@@ -371,7 +377,7 @@ mod tests {
             r#"{"x":1,"files":{"b":{"kind":"other","a":[]},"a":{"kind":"claude","z":{}}}}"#,
         )
         .unwrap();
-        let mut cursors = Cursors::load(&home).unwrap();
+        let mut cursors = Cursors::load(&home, |_| {}).unwrap();
         assert_eq!(cursors.get(Path::new("b"), "claude"), None);
         assert!(cursors.get(Path::new("a"), "claude").is_some());
         cursors.set(b"a".to_vec(), br#"{"kind":"claude","mtimeMs":1777000000123.4568,"t":"a\"{b"}"#.to_vec());

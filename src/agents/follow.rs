@@ -101,7 +101,7 @@ impl Ingest {
     }
 
     fn stream_state(&self, key: &Path) -> Result<StreamState, AgentsError> {
-        let cursors = super::cursors::Cursors::load(self.home())?;
+        let cursors = super::cursors::Cursors::load(self.home(), |_| {})?;
         let mut document = Document::default();
         let cursor = cursors.get(key, "opencode-stream").and_then(|cursor| document.parse(cursor).ok());
         Ok(cursor.map(StreamState::resume).unwrap_or_default())

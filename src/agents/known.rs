@@ -54,9 +54,9 @@ pub(super) struct Known {
     results: FxHashMap<u64, f64>,
     /// Sessions with events of hooks.
     hooked: FxHashSet<u64>,
-    /// Offsets of the lines with events of Claude Code, by session and tool use id: the first, and the others, because
-    /// most calls have one event.
+    /// Offset of the first line with an event of Claude Code, by session and tool use id.
     events: FxHashMap<u64, u64>,
+    /// Offsets of the other lines; most calls have none.
     more_events: FxHashMap<u64, Vec<u64>>,
     /// The highest number of an event of Claude Code, by session.
     highest: FxHashMap<u64, f64>,

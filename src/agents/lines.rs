@@ -197,7 +197,7 @@ impl LineSource {
             self.buffer.truncate(PIECE_BYTES);
             self.buffer.shrink_to_fit();
         }
-        // Bytes that are skipped are not in `offset`, so this may be too much.
+        // At most so many bytes are left: fewer within a line of which bytes were skipped, because `offset` is its start.
         let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.offset + self.filled as u64));
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let piece = left.min(PIECE_BYTES);

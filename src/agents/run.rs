@@ -315,6 +315,13 @@ impl<'r> Run<'r> {
         let content = settings::content_mode(&ingest.home, &mut |text| {
             observer.note(&format!("[burn] warning: {text}"));
         });
+        // A check leaves the cursors of a home that has lost its ledger as they are.
+        let cursors = match !as_reference && is_ledger_lost(&ingest.home)? {
+            true => Cursors::default(),
+            false => Cursors::load(&ingest.home, |text| {
+                observer.note(&format!("[burn] warning: {text}"));
+            })?,
+        };
         Ok(Run {
             options: ReadOptions {
                 as_reference,
@@ -324,11 +331,7 @@ impl<'r> Run<'r> {
                 part_until: None,
             },
             projects: ProjectKeys::new(as_reference),
-            // A check leaves the cursors of a home that has lost its ledger as they are.
-            cursors: match !as_reference && is_ledger_lost(&ingest.home)? {
-                true => Cursors::default(),
-                false => Cursors::load(&ingest.home)?,
-            },
+            cursors,
             side: if as_reference { Side::default() } else { Side::load(&ingest.home) },
             queue: Vec::new(),
             queued_bytes: 0,

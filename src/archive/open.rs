@@ -51,8 +51,8 @@ impl ArchiveState {
         cursor::is_marked(self.ledger_offset_bytes, self.ledger_mark)
     }
 
-    /// The mark of an archive with this row in which the `ts` of every turn is a time; never 0. Whoever writes the row without
-    /// writing the mark, invalidates the mark: every build sets a time of the row.
+    /// The mark of an archive with this row in which the `ts` of every turn is a time; never 0. Every build
+    /// writes its time into the row, so the mark does not fit after a build that leaves the mark alone.
     ///
     /// A change to what [`Instant::of_turn`](crate::record::time::Instant::of_turn) accepts needs another `TIME_FORMS`.
     fn dated_mark(&self) -> i32 {

@@ -234,7 +234,7 @@ fn reset_text(done: &Reset, is_forced: bool) -> String {
     }
     let has_index = done.deleted.iter().any(|belonging| belonging.path.ends_with("ledger.idx"));
     if has_index && done.moved.is_empty() {
-        text.push_str("without its index the ledger takes known records again; `burn state rebuild index` makes it again\n");
+        text.push_str("without its index the ledger takes its own records a second time; `burn state rebuild index` makes the index again\n");
     }
     match (&done.trash, is_forced) {
         (Some(trash), _) => text.push_str(&format!("what was moved is in {}\n", trash.display())),

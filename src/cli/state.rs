@@ -79,7 +79,7 @@ Examples:
     /// List what a reset deletes, moves and keeps; with --force, reset.
     #[command(after_help = "\
 A reset deletes the archive, the index files, ingest.known and ingest.state/, which can be made again. Run `burn state rebuild index` \
-before the next append or import: without its index the ledger takes records that it has again. With --everything it also moves \
+before the next append or import: without its index the ledger takes its own records a second time. With --everything it also moves \
 ledger, content, cursors.json, hwm.json and ingest.side.json to a directory trash-<time> in the home, and never deletes them.
 
 A symbolic link is deleted or moved itself, never the file that it leads to. A relative link in the trash leads nowhere.

@@ -6,7 +6,6 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 
@@ -19,7 +18,7 @@ use super::{
 use crate::archive::query::Lag;
 use crate::archive::{self, ArchiveError, Options, Paths};
 use crate::interrupt::Interrupt;
-use crate::lock;
+use crate::lock::{self, LockError};
 use crate::usage::{
     self, Answer, Bound, DIMENSIONS_MAX, Dimension, Filters, Instant, LowerBounds, Pattern, Period, Prices,
     Question, SortKey, Sums, UsageError, Usd,
@@ -212,9 +211,6 @@ fn print_answer(
 /// A build of so many bytes takes a moment that a reader notices.
 const NOTICED_BYTES: u64 = 32 << 20;
 
-/// How long to wait before another look at the build of another process.
-const WAIT_FOR_BUILD: Duration = Duration::from_millis(20);
-
 /// Reads into the archive what the ledger has more, if nobody else builds it. The first archive is waited for.
 pub(super) fn bring_up_to_date(paths: &Paths, interrupt: &Interrupt) -> anyhow::Result<()> {
     catch_up(paths, NOTICED_BYTES, interrupt)
@@ -254,22 +250,26 @@ pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt)
             return Ok(());
         }
         warn(&format!("another process builds {}, which is waited for", paths.archive.display()));
-        while lock::is_held(&paths.lock) && !interrupt.sleep(WAIT_FOR_BUILD) {}
-    }
-    if unread_bytes >= noticed_bytes {
+    } else if unread_bytes >= noticed_bytes {
         let bytes = human_bytes(unread_bytes);
         warn(&format!("{} is {why}: {bytes} of the ledger are read into it first", paths.archive.display()));
     }
     let options = Options { interrupt: interrupt.clone(), ..Options::default() };
-    let built = state::build(paths, None, |watch| archive::build_tail(paths, &options, watch));
-    match built {
-        Ok(result) => state::exit_code(paths, &result).map(drop),
-        Err(error) if matches!(error.downcast_ref(), Some(ArchiveError::Interrupted)) || !has_archive => {
-            Err(error)
-        }
-        Err(error) => {
-            warn(&format!("the archive was not brought up to date: {error}"));
-            Ok(())
+    loop {
+        let error = match state::build(paths, None, |watch| archive::build_tail(paths, &options, watch)) {
+            Ok(result) => return state::exit_code(paths, &result).map(drop),
+            Err(error) => error,
+        };
+        let has_archive = paths.archive.try_exists().unwrap_or(true);
+        match error.downcast_ref() {
+            Some(ArchiveError::Interrupted) => return Err(error),
+            // A wait for a lock ends after seconds, and a first build may take longer.
+            Some(ArchiveError::Lock(LockError::Held { ahead, .. })) if !has_archive && ahead.is_zero() => {}
+            _ if !has_archive => return Err(error),
+            _ => {
+                warn(&format!("the archive was not brought up to date: {error}"));
+                return Ok(());
+            }
         }
     }
 }

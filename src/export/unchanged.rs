@@ -44,7 +44,7 @@ impl LastExport {
 }
 
 /// Raised with each change to the values or the bytes that an export makes of the same rows.
-const WRITER: u32 = 1;
+const WRITER: u32 = 2;
 
 fn proof(options: &ExportOptions, files: &str, manifest: &ExportManifest) -> Result<String, ExportError> {
     let personal = options.personal();

@@ -17,8 +17,8 @@ const CHUNK_BYTES: u64 = 256 << 10;
 /// A longer sidecar is not mapped, because its pages would count as memory of the program.
 const MAP_MAX_BYTES: u64 = 16 << 20;
 
-/// Keys of the lines of the sidecar that was appended to last. A run that appends to one sidecar many times then reads each
-/// of its lines at most twice, because the time would grow with the square of a session's length otherwise. The first append
+/// Keys of the lines of the sidecar that was appended to last. Without them, a run that appends
+/// to one sidecar many times would take time that grows with the square of the session's length. The first append
 /// makes no keys, because most runs append to a sidecar once.
 #[derive(Debug, Default)]
 pub(crate) struct SidecarLines {

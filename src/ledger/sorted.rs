@@ -110,7 +110,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
 }
 
-/// The open file, with mapped entries.
+/// The open file; its entries are mapped unless they are many.
 #[derive(Debug)]
 pub(super) struct Sorted {
     path: PathBuf,

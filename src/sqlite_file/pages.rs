@@ -176,8 +176,8 @@ impl<'c> PageReader<'c> {
         let page = self.known_page(bytes)?;
         let first = page.kind.header_len() + 2 * page.cells;
         let last = self.usable_len - 4 - usize::from(page.kind.is_interior());
-        // A pointer before the first place is far after it, too, because numbers of 16 bits wrap. So one comparison stands for
-        // two, and a processor makes eight of them at a time.
+        // In 16 bits, a pointer less than `first` minus `first` wraps to a number above every length. So one comparison checks both
+        // bounds, and a processor makes eight of them at a time.
         let from_first = |pointer: &[u8; 2]| u16::from_be_bytes(*pointer).wrapping_sub(first as u16);
         let farthest = page.pointers.iter().fold(0, |farthest, pointer| from_first(pointer).max(farthest));
         if page.cells > (self.page_len - 8) / 6 || usize::from(farthest) > last - first {

@@ -224,7 +224,8 @@ fn find_lines(
     let input = PipelineInput {
         source: work.source,
         range: 0..work.end,
-        chunk_bytes: CHUNK_BYTES,
+        // Only longer lines are searched one at a time.
+        chunk_bytes: SURVEY_CHUNK_BYTES,
         cut_at: 0,
         interrupt: work.interrupt.clone(),
     };

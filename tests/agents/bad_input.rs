@@ -409,3 +409,21 @@ fn a_disk_that_is_full_is_an_error_that_names_the_file_and_loses_nothing() {
     user.ingest(&[]);
     assert_eq!(user.lines(), whole.lines());
 }
+
+#[test]
+fn cursors_that_are_no_json_are_named_and_cost_no_record() {
+    let user = User::new();
+    put(&user.log("s.jsonl"), &Log::conversation(3).bytes());
+    age(&user.log("s.jsonl"), 3600);
+    assert!(user.ingest(&[]).status.success());
+    let before = user.lines();
+    put(&user.path(".relayburn/cursors.json"), b"broken\n");
+    let output = user.ingest(&[]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && error.contains("cursors.json is not JSON; all logs are read again"),
+        "{error}"
+    );
+    assert_eq!(user.lines(), before);
+    assert!(!String::from_utf8(user.ingest(&[]).stderr).unwrap().contains("is not JSON"));
+}

@@ -138,8 +138,8 @@ impl Run<'_> {
             }
             if let Some((path, state)) = queued.gathered.state {
                 let write = |file: &disk::File| {
-                    // The system would write the bytes to the disk before the rename otherwise. After a power cut the file may
-                    // have zeros, which its checksum shows.
+                    // Without the allocation, ext4 writes the bytes to the disk before it renames the file, and the run waits. With
+                    // it the file may have zeros after a power cut, which its checksum shows.
                     file.preallocate(state.len() as u64);
                     file.write_all(&state)
                 };

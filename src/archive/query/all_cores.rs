@@ -73,7 +73,7 @@ pub(super) fn begin_reader(archive: &Path) -> Result<(ArchiveReader, Begun), Arc
 }
 
 /// Opens readers whose transactions read the same state: one for each core if `threads` is 0 and the archive is not small.
-/// `first` is a reader of any state.
+/// `first` is a reader in a transaction, which is ended if there are more; their state may be a later one.
 ///
 /// # Errors
 /// As [`turns()`](super::turns()).
