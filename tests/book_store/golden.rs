@@ -1,5 +1,5 @@
 //! Stores that talea-store-log 0.1.0 wrote, sound and damaged, with the expected answers; then that crate opens the
-//! same stores after this store has used them. Cases come from fixtures/, and from `BURN_GOLDEN` if it is set.
+//! same stores after this store has used them. Cases come from `fixtures/` and from `BURN_GOLDEN` (default `../shared/golden`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,16 @@ use talea_core::types::*;
 use super::support::*;
 
 fn cases() -> Vec<PathBuf> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/book-store")];
-    folders.extend(std::env::var_os("BURN_GOLDEN").map(|golden| PathBuf::from(golden).join("book-store")));
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden =
+        std::env::var_os("BURN_GOLDEN").map_or_else(|| package.join("../shared/golden"), PathBuf::from);
     let mut cases = Vec::new();
-    for folder in folders {
-        let found = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    for folder in [package.join("fixtures/book-store"), golden.join("book-store")] {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            println!("{} is not there", folder.display());
+            continue;
+        };
+        let found = entries.map(|entry| entry.unwrap().path());
         cases.extend(found.filter(|path| path.join("expect.json").exists()));
     }
     cases.sort();
