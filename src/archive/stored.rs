@@ -136,6 +136,7 @@ impl<'c> StoredIndex<'c> {
     }
 
     /// The number of pages with entries: interior pages have entries, too.
+    #[cfg(feature = "usage")]
     pub fn pages(&self) -> i64 {
         (self.tree.interior.len() + self.tree.leaves.len()) as i64
     }
