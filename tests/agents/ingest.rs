@@ -267,6 +267,26 @@ fn a_resumed_session_counts_no_message_twice() {
 }
 
 #[test]
+fn a_log_that_continues_another_is_found_however_the_id_is_spelt() {
+    let user = User::new();
+    let mut first = Log::default();
+    first.prompt("hello");
+    first.answer("m", json!({"type": "text", "text": "a"}), json!("end_turn"), 1);
+    let mut second = Log { last: first.last.clone(), ..Log::default() };
+    second.prompt("go on");
+    second.lines[0]["uuid"] = json!("10000000-0000-4000-8000-000000000001");
+    second.lines[0]["sessionId"] = json!("second");
+    let escaped = first.lines[1].to_string().replace("00000000-0000-4000", r"0000\u0030000-0000-4000");
+    fs::write(user.log("first.jsonl"), format!("{}\n{escaped}\n", first.lines[0])).unwrap();
+    fs::write(user.log("second.jsonl"), second.bytes()).unwrap();
+    ["first.jsonl", "second.jsonl"].iter().for_each(|name| age(&user.log(name), 3600));
+    user.ingest(&[]);
+    let mut lines = user.lines().into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    let relationship = lines.find(|line| line["record"]["relationshipType"] == "continuation");
+    assert_eq!(relationship.unwrap()["record"]["relatedSessionId"], "first");
+}
+
+#[test]
 fn each_line_that_made_no_record_is_named() {
     let user = User::new();
     let mut log = Log::default();

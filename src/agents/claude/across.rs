@@ -164,10 +164,15 @@ impl Across {
 /// reported when it is read.
 fn has_line(path: &Path, uuid: &[u8]) -> bool {
     let finder = memchr::memmem::Finder::new(uuid);
+    let escapes = memchr::memmem::Finder::new(r"\u");
+    // JSON may spell any character as `\u…`. These characters have other escapes, too.
+    let has_other_escapes = uuid.iter().any(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\' | b'/'));
+    let may_have_it =
+        |line: &[u8]| has_other_escapes || finder.find(line).is_some() || escapes.find(line).is_some();
     let mut document = Document::default();
     let Ok(mut lines) = LineSource::open(path, 0, u64::MAX) else { return false };
     while let Ok(Some(line)) = lines.next() {
-        if line.ending != Ending::Whole || finder.find(line.bytes).is_none() {
+        if line.ending != Ending::Whole || !may_have_it(line.bytes) {
             continue;
         }
         let Ok(value) = document.parse(trim_js(line.bytes)) else { continue };
