@@ -197,6 +197,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     crate::scan::truncation::install()?;
     COMMAND_LINE.get_or_init(|| command_line);
     ignore_file_size_signal();
+    keep_files_private();
     interrupt::guard();
     let Some(command) = cli.command else { return overview::week() };
     match command {
@@ -232,6 +233,15 @@ fn ignore_file_size_signal() {
     // SAFETY: a plain call that sets no handler; without it the signal keeps its effect, which is to end the process.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
+/// Makes files that libraries create 0600 and directories 0700, as those that this program creates itself.
+fn keep_files_private() {
+    #[cfg(unix)]
+    // SAFETY: a plain call that cannot fail; no other thread creates files yet.
+    unsafe {
+        libc::umask(0o077);
     }
 }
 

@@ -203,6 +203,8 @@ fn get_prints_what_a_store_has_under_a_key() {
         std::process::Command::new(burn).args(words).current_dir(directory.path()).output().unwrap()
     };
     assert!(burn(&["drain", "log", "--store", "store"]).status.success());
+    #[cfg(unix)]
+    assert_private(&directory.path().join("store"));
     let hash = blake3::hash(&payload).to_string();
     let output = burn(&["get", "--store", "store", "S:water", "--json"]);
     assert_eq!(
@@ -223,6 +225,17 @@ fn get_prints_what_a_store_has_under_a_key() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("has no key S:nobody; "), "{missing:?}");
     let wrong = burn(&["get", "--store", "log", "S:water"]);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("there is no store at log; "), "{wrong:?}");
+}
+
+/// Checks that the user alone can read a directory and all that is in it.
+#[cfg(unix)]
+fn assert_private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let metadata = path.metadata().unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o077, 0, "{}", path.display());
+    if metadata.is_dir() {
+        path.read_dir().unwrap().for_each(|entry| assert_private(&entry.unwrap().path()));
+    }
 }
 
 #[test]
