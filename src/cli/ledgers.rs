@@ -17,7 +17,7 @@ use crate::archive::{self, Options, Paths, Unobserved};
 use crate::disk::{self, Replacing};
 use crate::home::Home;
 use crate::interrupt::Interrupt;
-use crate::ledger::{Ledger, LedgerLineAt, MergeFinding, MergeInput, MergeReport};
+use crate::ledger::{Ledger, LedgerError, LedgerLineAt, MergeFinding, MergeInput, MergeReport};
 use crate::scan::ZstdFrames;
 
 /// Which ledgers, and which archive.
@@ -91,6 +91,18 @@ impl LedgersArgs {
         if wanted == Wanted::AsItIs && self.archive.is_none() {
             wrong_usage(command, "--no-build needs --archive, an archive that was built before");
         }
+        let merged_beside = |archive: &Path| disk::with_suffix(archive, ".ledger.jsonl");
+        // Before the temporary directory is made, because a signal may end the process while it waits for standard input.
+        let ledgers = match wanted {
+            Wanted::AsItIs => None,
+            Wanted::Ledger | Wanted::Archive => {
+                if let Some(archive) = &self.archive {
+                    let merged = merged_beside(archive);
+                    MergedMark::of(&merged).refuse_others(&merged)?;
+                }
+                Some(NamedLedgers::open(&self.ledger)?)
+            }
+        };
         let temporary = match &self.archive {
             Some(_) => None,
             None => Some(
@@ -104,13 +116,12 @@ impl LedgersArgs {
                 temporary.as_ref().map_or(Path::new(""), TempDir::path).join("archive.sqlite")
             }
         };
-        let ledger = disk::with_suffix(&archive, ".ledger.jsonl");
-        let paths = Paths::offline(ledger, archive);
+        let paths = Paths::offline(merged_beside(&archive), archive);
         let interrupt = interrupt();
-        let mut merged = None;
-        if wanted != Wanted::AsItIs {
-            merged = Some(merge_to(&self.ledger, &paths.ledger, &interrupt)?);
-        }
+        let merged = match ledgers {
+            Some(ledgers) => Some(merge_to(&ledgers, &paths.ledger, &interrupt)?),
+            None => None,
+        };
         if wanted == Wanted::Archive {
             let options = Options { interrupt, ..Options::default() };
             archive::rebuild_full(&paths, &options, &mut Unobserved)?;
@@ -139,11 +150,9 @@ fn is_plain(path: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// Merges the named ledgers into the new file `merged`, which replaces an older one.
-fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::Result<MergeReport> {
+/// Merges ledgers into the new file `merged`, which replaces an older one.
+fn merge_to(ledgers: &NamedLedgers, merged: &Path, interrupt: &Interrupt) -> anyhow::Result<MergeReport> {
     let mark = MergedMark::of(merged);
-    mark.refuse_others(merged)?;
-    let ledgers = NamedLedgers::open(names)?;
     let beside = disk::parent_of(merged);
     let directory = disk::temporary_dir_in(beside, ".burn-merge-")?;
     let home = Home::at(directory.path());
@@ -151,7 +160,12 @@ fn merge_to(names: &[PathBuf], merged: &Path, interrupt: &Interrupt) -> anyhow::
     let ledger = Ledger::new(home.clone()).with_interrupt(interrupt);
     // The answers are about records alone.
     let inputs: Vec<MergeInput> = ledgers.inputs.iter().cloned().map(MergeInput::without_content).collect();
-    let report = ledger.merge(&inputs, &mut |finding| said.say(&finding))?;
+    let report = ledger.merge(&inputs, &mut |finding| said.say(&finding)).map_err(|error| match error {
+        LedgerError::MergeInterrupted { .. } => {
+            anyhow!("interrupted while ledgers were merged; no file was made")
+        }
+        error => error.into(),
+    })?;
     said.finish();
     if disk::if_there(disk::metadata(&home.ledger()))?.is_none() {
         // Ledgers without a line.
