@@ -72,7 +72,7 @@ pub(super) struct UsageArgs {
     #[arg(long, conflicts_with_all = ["json", "csv"])]
     exact: bool,
     /// Print CSV.
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "explain"])]
     csv: bool,
     #[command(flatten)]
     form: JsonArg,
@@ -312,6 +312,9 @@ fn question(args: &UsageArgs, now: Instant) -> Question {
     }
     if args.explain && args.active {
         refused("--explain is not for --active");
+    }
+    if args.fill && !matches!(period, Some(Period::Hour | Period::Day | Period::Week | Period::Month)) {
+        warn("--fill only has an effect on rows of hours, days, weeks and months");
     }
     let limit = args.limit.as_ref().map(|text| {
         let number = text.parse::<usize>().ok().filter(|limit| *limit > 0);

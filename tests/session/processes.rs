@@ -208,6 +208,7 @@ fn usage_failures_and_closed_pipes_have_their_exit_codes() {
     assert_eq!(burn(&["show"]).status.code(), Some(2));
     assert_eq!(burn(&["show", dir, "--tail", "x"]).status.code(), Some(2));
     assert_eq!(burn(&["frobnicate", dir]).status.code(), Some(2));
+    assert_eq!(burn(&["checkpoint", dir, "--list", "--reason", "x"]).status.code(), Some(2));
     let missing = burn(&["check", dir]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(missing.stdout.is_empty() && String::from_utf8(missing.stderr).unwrap().contains(dir));

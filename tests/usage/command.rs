@@ -174,6 +174,8 @@ fn empty_periods_are_filled_with_zeros() {
     assert_eq!(keys, [("2026-09", 0), ("2026-10", 2), ("2026-11", 0), ("2026-12", 0)]);
     // Sessions are not a part of the calendar.
     assert_eq!(filled(&["session"]).len(), 1);
+    let (.., said) = burn(home.path(), &["usage", "--by", "model", "--fill"]);
+    assert!(said.contains("--fill only has an effect on rows of hours, days"), "{said}");
     // Too many rows are refused, not cut off.
     let (code, out, error) =
         burn(home.path(), &["usage", "hour", "--fill", "--since", "0001", "--until", "2026-11-20"]);
@@ -214,7 +216,11 @@ fn the_block_under_way_says_what_is_left() {
     assert_eq!((code, rows(&out).len()), (Some(0), 0));
     let document: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(document["unpriced"], serde_json::json!([]));
-    for args in [&["usage", "day", "--active"][..], &["usage", "--active", "--explain"]] {
+    for args in [
+        &["usage", "day", "--active"][..],
+        &["usage", "--active", "--explain"],
+        &["usage", "--explain", "--csv"],
+    ] {
         assert_eq!(burn(home.path(), args).0, Some(2), "{args:?}");
     }
 }

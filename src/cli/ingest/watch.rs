@@ -29,10 +29,10 @@ pub(super) struct WatchArgs {
     /// With --watch: follow the events of an OpenCode server, too.
     #[arg(long)]
     opencode_stream: bool,
-    /// The OpenCode server [default: OPENCODE_SERVER_URL, else http://127.0.0.1:4096].
+    /// With --opencode-stream: the server [default: OPENCODE_SERVER_URL, else http://127.0.0.1:4096].
     #[arg(long, value_name = "URL")]
     opencode_url: Option<String>,
-    /// Follow the events of all projects of the OpenCode server.
+    /// With --opencode-stream: follow the events of all projects of the server.
     #[arg(long)]
     opencode_global: bool,
     #[arg(long, hide = true)]
@@ -40,24 +40,23 @@ pub(super) struct WatchArgs {
 }
 
 impl WatchArgs {
-    /// Refuses a daemon and an interval that is none. Warns of options that have no effect without `--watch`.
+    /// Refuses a daemon and an interval that is none. Warns of options that have no effect without another one.
     pub(super) fn check(&self, watches: bool, is_quiet: bool) {
         if watches {
             if self.daemon {
                 wrong_usage(&["ingest"], "--daemon is not supported; run --watch under a service manager");
             }
             self.interval_ms();
-            return;
         }
-        for (name, is_given) in [
-            ("--interval", self.interval.is_some()),
-            ("--opencode-stream", self.opencode_stream),
-            ("--opencode-url", self.opencode_url.is_some()),
-            ("--opencode-global", self.opencode_global),
-            ("--daemon", self.daemon),
+        for (name, is_given, needed, is_there) in [
+            ("--interval", self.interval.is_some(), "--watch", watches),
+            ("--opencode-stream", self.opencode_stream, "--watch", watches),
+            ("--daemon", self.daemon, "--watch", watches),
+            ("--opencode-url", self.opencode_url.is_some(), "--opencode-stream", self.opencode_stream),
+            ("--opencode-global", self.opencode_global, "--opencode-stream", self.opencode_stream),
         ] {
-            if is_given && !is_quiet {
-                warn(&format!("{name} only has an effect with --watch"));
+            if is_given && !is_there && !is_quiet {
+                warn(&format!("{name} only has an effect with {needed}"));
             }
         }
     }

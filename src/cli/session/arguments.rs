@@ -88,7 +88,7 @@ pub(super) struct CheckpointArgs {
     #[arg(long, value_name = "N", conflicts_with = "list")]
     pub(super) number: Option<u64>,
     /// Why it is made.
-    #[arg(long, value_name = "TEXT", default_value = "manual")]
+    #[arg(long, value_name = "TEXT", default_value = "manual", conflicts_with = "list")]
     pub(super) reason: String,
     /// List the checkpoints.
     #[arg(long)]
