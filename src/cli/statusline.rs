@@ -5,10 +5,12 @@
 //! out. `--check` says what is wrong instead. An import is a process of its own, so nobody waits for it.
 
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant as Clock};
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
@@ -89,6 +91,7 @@ pub(super) fn run(args: StatuslineArgs) -> anyhow::Result<ExitCode> {
         home: args.home.home(),
         zone,
         now: now(),
+        wants_costs: args.check || ["session", "today", "month"].into_iter().any(wants),
         wants_month: wants("month"),
         wants_block: wants("block"),
     };
@@ -201,6 +204,7 @@ struct LineWork {
     home: Result<Home, NoHome>,
     zone: Zone,
     now: Instant,
+    wants_costs: bool,
     wants_month: bool,
     wants_block: bool,
 }
@@ -228,11 +232,13 @@ impl LineWork {
                 let _ = to.send(LineMessage::Wrong(format!("the input cannot be used: {reason}")));
             }
         }
-        let costs = self.costs(session.as_deref());
-        let _ = to.send(costs.map_or_else(
-            |error| LineMessage::Wrong(error.to_string()),
-            |costs| LineMessage::Costs(Box::new(costs)),
-        ));
+        if self.wants_costs {
+            let costs = self.costs(session.as_deref());
+            let _ = to.send(costs.map_or_else(
+                |error| LineMessage::Wrong(error.to_string()),
+                |costs| LineMessage::Costs(Box::new(costs)),
+            ));
+        }
         if self.wants_block {
             match self.block() {
                 Ok(Some(block)) => drop(to.send(LineMessage::Block(block))),
@@ -245,7 +251,9 @@ impl LineWork {
     fn costs(&self, session: Option<&str>) -> anyhow::Result<Costs> {
         let home = self.home.as_ref().map_err(Clone::clone)?;
         let paths = Paths::of_home(home);
-        if !paths.archive.try_exists()? && !paths.ledger.try_exists()? {
+        let is_there =
+            |path: &Path| path.try_exists().with_context(|| format!("cannot look at {}", path.display()));
+        if !is_there(&paths.archive)? && !is_there(&paths.ledger)? {
             anyhow::bail!(
                 "there is neither an archive nor a ledger in {}; `burn ingest` makes one",
                 home.root().display()
