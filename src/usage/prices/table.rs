@@ -1,6 +1,7 @@
 //! Price tables, the built-in table and the user's own, and their models.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -80,7 +81,7 @@ impl PriceTable {
             std::fs::read(path)
         };
         let bytes = read().map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => PricesError::Missing { path: path.to_owned() },
+            ErrorKind::NotFound => PricesError::Missing { path: path.to_owned() },
             _ => PricesError::Read { path: path.to_owned(), source },
         })?;
         let invalid = |reason: String| PricesError::Invalid { path: path.to_owned(), reason };
@@ -215,7 +216,9 @@ impl Prices {
         let path = home.prices();
         // A link that leads nowhere is no missing file.
         match std::fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::built_in()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Ok(Self::built_in())
+            }
             _ => Self::with_own(&path),
         }
     }
