@@ -1,5 +1,7 @@
 //! `burn dev`: tools for benchmarks and tests.
 
+mod naive;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,6 +43,14 @@ Examples:
         #[arg(long)]
         force: bool,
     },
+    /// Load a ledger with one INSERT a row, for comparison with a rebuild; stamps are not folded.
+    #[command(after_help = "Examples:\n  burn dev naive-load ledger.jsonl naive.sqlite")]
+    NaiveLoad {
+        /// The ledger.
+        ledger: PathBuf,
+        /// The database to make; it must not exist yet.
+        out: PathBuf,
+    },
     /// Read price cases from standard input, a JSON object a line, and print the charge of each.
     #[command(hide = true, after_help = "Examples:\n  burn dev price < prices.jsonl")]
     Price,
@@ -52,6 +62,12 @@ Examples:
 pub(super) fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let (out, size, seed, profile, force) = match args.command {
         DevCommand::GenerateLedger { out, size, seed, profile, force } => (out, size, seed, profile, force),
+        DevCommand::NaiveLoad { ledger, out } => {
+            // Not SQLite, because it opens a file that is there, and gives a new one the mode of its directory.
+            crate::disk::File::create_new(&out)?;
+            naive::load(&ledger, &out)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         DevCommand::Price => return super::price::dev(),
         DevCommand::SqliteOptions => return sqlite_options(),
     };

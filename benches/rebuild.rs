@@ -11,8 +11,6 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod naive;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -65,6 +63,7 @@ fn main() {
             let (seconds, Watched { peak_kib, cpu_seconds }, detail) =
                 match (subject.as_str(), &wish.yardstick) {
                     ("yardstick", Some((program, schema))) => yardstick(program, schema, &wish.ledger),
+                    ("naive", _) => naive(&wish.ledger, &archive),
                     _ => ours(subject, &wish, &archive),
                 };
             let archive_bytes = std::fs::metadata(&archive).map_or(0, |metadata| metadata.len());
@@ -126,6 +125,18 @@ fn ours(subject: &str, wish: &Wish, archive: &Path) -> (f64, Watched, String) {
     let text = String::from_utf8(output.stdout).unwrap();
     let (seconds, detail) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
     (seconds.parse().unwrap(), watched, detail.to_string())
+}
+
+fn naive(ledger: &Path, archive: &Path) -> (f64, Watched, String) {
+    let started = Instant::now();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+        .args(["dev", "naive-load"])
+        .args([ledger, archive])
+        .spawn()
+        .unwrap();
+    let watched = watch(&mut child);
+    assert!(child.wait().unwrap().success(), "naive failed");
+    (started.elapsed().as_secs_f64(), watched, String::new())
 }
 
 fn yardstick(program: &str, schema: &str, ledger: &Path) -> (f64, Watched, String) {
@@ -208,7 +219,6 @@ fn child(args: &[String]) {
             };
             detail = timings.iter().map(|(phase, ms)| format!("{phase}={ms} ")).collect();
         }
-        "naive" => naive::load(&ledger, &archive).unwrap(),
         "parse" => {
             let source = Source::open(&ledger, Io::Mmap).unwrap();
             let cores = std::thread::available_parallelism().map_or(1, usize::from);

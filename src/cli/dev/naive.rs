@@ -1,20 +1,21 @@
-//! A plain loader for comparison: every line through serde_json into a tree, one prepared INSERT a row, one
-//! transaction, indexes created first, sessions by one GROUP BY at the end.
+//! A plain loader, with which `scripts/perf-gate` and `cargo bench --bench rebuild` compare rebuilds: every line through
+//! serde_json into a tree, one prepared INSERT a row, one transaction, indexes created first, sessions by one GROUP BY at
+//! the end.
 //!
 //! It folds no stamps, reports no lines, replaces no live archive and checks nothing, so it does less than a rebuild.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use relayburn_ledger::archive::schema;
-use relayburn_ledger::record::columns;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Statement, params_from_iter};
 use serde_json::Value;
 
-type Failure = Box<dyn std::error::Error>;
+use crate::archive::schema;
+use crate::record::columns;
 
-pub fn load(ledger: &Path, archive: &Path) -> Result<(), Failure> {
+/// Reads `ledger` into the new file `archive`.
+pub(super) fn load(ledger: &Path, archive: &Path) -> anyhow::Result<()> {
     let mut connection = Connection::open(archive)?;
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
     for table in schema::TABLES {
