@@ -74,7 +74,7 @@ impl Ingest {
         let database = ForeignDatabase::open(path)?;
         check_schema(path, &database)?;
         let known_stamps = if self.checks_only() { HashSet::new() } else { known_stamps(self)? };
-        self.forget_without_ledger(observer)?;
+        self.forget_without_ledger(observer, interrupt)?;
         let mut run = Run::new(self, observer, interrupt)?;
         run.import = Some(DatabaseImport::of(hooked_sessions(path, &database)?));
         run.flush_bytes = portions.flush_bytes.unwrap_or(run.flush_bytes);

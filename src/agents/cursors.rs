@@ -14,7 +14,8 @@ use super::ledger_turns::NotedLedger;
 use super::pass::Agent;
 use crate::disk::{self, Replacing};
 use crate::home::{Home, LockName};
-use crate::ledger::Ledger;
+use crate::interrupt::Interrupt;
+use crate::ledger::{ExtraIds, Ledger, LedgerError};
 use crate::lock::with_lock;
 use crate::scan::json::{Document, Kind, Value, trim_js, write_js_string};
 
@@ -87,6 +88,13 @@ pub(super) fn is_ledger_lost(home: &Home) -> Result<bool, AgentsError> {
     Ok(had_records)
 }
 
+/// Returns whether the ledger of a home lacks lines that the last run noted, as an older copy that was put back, or a ledger
+/// that was cut.
+pub(super) fn lacks_noted_lines(home: &Home) -> Result<bool, AgentsError> {
+    Ok(!is_without_ledger(home)?
+        && noted_ledger(&read(&home.ingest_notes())?).is_some_and(|it| !it.holds(home)))
+}
+
 impl Cursors {
     /// Loads the cursors of a home. `warn` gets a sentence about a file that is no JSON, which counts as empty.
     pub(super) fn load(home: &Home, warn: impl FnOnce(&str)) -> Result<Self, AgentsError> {
@@ -108,6 +116,43 @@ impl Cursors {
     /// Returns whether a home knows something of a ledger that is missing or empty: cursors of logs, or ids.
     pub(super) fn know_lost_ledger(home: &Home) -> Result<bool, AgentsError> {
         Ok(Self::are_of_lost_ledger(home)? || !Ledger::new(home.clone()).orphaned_indexes()?.is_empty())
+    }
+
+    /// Forgets what a home knows of lines that its ledger had and lacks: drops their ids from the index, and deletes the
+    /// cursors. Returns the copies of the index that have these ids; none if the ledger lacks no lines.
+    ///
+    /// The notes go last, because they tell the next run that there is something to forget.
+    pub(super) fn forget_lost_lines(
+        home: &Home,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Vec<PathBuf>>, AgentsError> {
+        if !lacks_noted_lines(home)? {
+            return Ok(None);
+        }
+        let ledger = Ledger::new(home.clone());
+        let mut copies = Vec::new();
+        match ledger.rebuild_index(ExtraIds::Refuse, interrupt) {
+            Err(LedgerError::WouldDropIds { index, .. }) => {
+                let ids = disk::File::open_read(&index)?;
+                copies.push(disk::quarantine(
+                    &ids,
+                    0..ids.len_bytes()?,
+                    home.root(),
+                    "ledger.idx.set-aside",
+                )?);
+                ledger.rebuild_index(ExtraIds::Drop, interrupt)?;
+            }
+            rebuilt => {
+                rebuilt?;
+            }
+        }
+        with_lock(&home.lock(LockName::Cursors), |held| {
+            held.still_held()?;
+            disk::replace(&home.cursors(), &print(&[]), Replacing::Unsynced)?;
+            disk::remove_file_if_exists(&home.ingest_notes())?;
+            Ok::<_, AgentsError>(())
+        })?;
+        Ok(Some(copies))
     }
 
     /// Forgets what a home knows of a ledger that is missing or empty and had records: deletes the cursors, and sets the

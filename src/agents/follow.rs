@@ -177,7 +177,7 @@ impl Ingest {
         observer: &mut dyn IngestObserver,
         interrupt: &Interrupt,
     ) -> Result<(), AgentsError> {
-        self.forget_without_ledger(observer)?;
+        self.forget_without_ledger(observer, interrupt)?;
         gathered.cursor = Some(stream.state.cursor());
         let mut run = Run::new(self, observer, interrupt)?;
         let mut tally = AgentReport::default();

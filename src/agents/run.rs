@@ -24,7 +24,7 @@ use crossbeam_channel::Sender;
 use self::meter::Meter;
 use self::unanswered::Unanswered;
 use super::claude::{Across, settled_note};
-use super::cursors::{Cursors, Side, is_ledger_lost, key_of};
+use super::cursors::{Cursors, Side, is_ledger_lost, key_of, lacks_noted_lines};
 use super::hook::HookRecords;
 use super::js;
 use super::kept::{self, HookCall};
@@ -138,7 +138,7 @@ impl Ingest {
         let started = Instant::now();
         settings::check_storage()?;
         let user = settings::user_folder()?;
-        self.forget_without_ledger(observer)?;
+        self.forget_without_ledger(observer, interrupt)?;
         if !self.options.check {
             pending::clean(&self.home);
             self.take_over_stamps();
@@ -182,31 +182,43 @@ impl Ingest {
         Err(AgentsError::Unusable { path: self.home.ledger(), reason: reason.into() })
     }
 
-    /// Refuses a home that knows something of a ledger that is missing or empty. With the ids of the lost ledger, records would
+    /// Refuses a home that knows something of a ledger that is missing or lacks lines. With the ids of the lost ledger, records would
     /// count as written; and whoever sees no messages must not decide that the ledger does not come back.
     pub(super) fn refuse_lost_ledger(&self) -> Result<(), AgentsError> {
-        if self.options.as_reference || !Cursors::know_lost_ledger(&self.home)? {
+        if self.options.as_reference
+            || !Cursors::know_lost_ledger(&self.home)? && !lacks_noted_lines(&self.home)?
+        {
             return Ok(());
         }
-        let reason = "it is missing or empty, and was not before; put it back, or let `burn ingest` read all logs again";
+        let reason = "it lacks lines that it had; put them back, or let `burn ingest` read all logs again";
         Err(AgentsError::Unusable { path: self.home.ledger(), reason: reason.into() })
     }
 
-    /// Forgets how far logs were read, and the ids of their records, when the ledger with these records is gone. So the logs are
-    /// read from their beginning, and their records are written again.
-    pub(super) fn forget_without_ledger(&self, observer: &mut dyn IngestObserver) -> Result<(), AgentsError> {
-        let may_forget = !self.options.check && !self.options.as_reference;
-        let Some(set_aside) =
-            may_forget.then(|| Cursors::forget_without_ledger(&self.home)).transpose()?.flatten()
-        else {
+    /// Forgets how far logs were read, and the ids of their records, when the ledger with these records is gone or lacks some of
+    /// them. So the logs are read from their beginning, and their records are written again.
+    pub(super) fn forget_without_ledger(
+        &self,
+        observer: &mut dyn IngestObserver,
+        interrupt: &Interrupt,
+    ) -> Result<(), AgentsError> {
+        if self.options.check || self.options.as_reference {
             return Ok(());
+        }
+        let mut told = |what: &str, copies: Vec<PathBuf>| {
+            let ledger = self.home.ledger();
+            let ledger = ledger.display();
+            observer
+                .note(&format!("[burn] ingest: {ledger} {what}, so all logs are read from their beginning"));
+            for path in copies {
+                observer
+                    .note(&format!("[burn] ingest: ids of the lost lines are kept in {}", path.display()));
+            }
         };
-        observer.note(&format!(
-            "[burn] ingest: {} is missing or empty, so all logs are read from their beginning",
-            self.home.ledger().display()
-        ));
-        for path in set_aside {
-            observer.note(&format!("[burn] ingest: ids of the lost ledger are kept in {}", path.display()));
+        if let Some(set_aside) = Cursors::forget_without_ledger(&self.home)? {
+            told("is missing or empty", set_aside);
+        }
+        if let Some(copies) = Cursors::forget_lost_lines(&self.home, interrupt)? {
+            told("lacks lines that it had after the last run", copies);
         }
         Ok(())
     }
@@ -315,8 +327,10 @@ impl<'r> Run<'r> {
         let content = settings::content_mode(&ingest.home, &mut |text| {
             observer.note(&format!("[burn] warning: {text}"));
         });
-        // A check leaves the cursors of a home that has lost its ledger as they are.
-        let cursors = match !as_reference && is_ledger_lost(&ingest.home)? {
+        // A check leaves the cursors of a home that has lost lines of its ledger as they are.
+        let lacks_lines =
+            !as_reference && (is_ledger_lost(&ingest.home)? || lacks_noted_lines(&ingest.home)?);
+        let cursors = match lacks_lines {
             true => Cursors::default(),
             false => Cursors::load(&ingest.home, |text| {
                 observer.note(&format!("[burn] warning: {text}"));

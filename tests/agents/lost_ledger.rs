@@ -47,6 +47,66 @@ fn the_records_of_a_lost_ledger_are_written_again_though_its_index_remains() {
 }
 
 #[test]
+fn lines_that_a_ledger_lacks_are_written_again() {
+    // An older copy of the ledger is put back, without and with the index of its time; or its last lines are cut off.
+    for (is_older, with_index) in [(true, false), (true, true), (false, false)] {
+        let user = user_with_log();
+        user.ingest(&[]);
+        let home = user.path(".relayburn");
+        let kept = ["ledger.jsonl", "ledger.idx", "ledger.content.idx"].map(|name| {
+            let path = home.join(name);
+            (path.clone(), fs::read(path).unwrap())
+        });
+        let mut more = Log::conversation(9).bytes();
+        more.splice(
+            ..,
+            String::from_utf8(more.clone())
+                .unwrap()
+                .replace("msg_", "more_")
+                .replace("end_", "last_")
+                .bytes(),
+        );
+        fs::write(user.log("more.jsonl"), more).unwrap();
+        age(&user.log("more.jsonl"), 3600);
+        user.ingest(&[]);
+        let wanted = user.lines();
+        let ledger = fs::read(&kept[0].0).unwrap();
+        match is_older {
+            true => {
+                let files = if with_index { &kept[..] } else { &kept[..1] };
+                files.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+            }
+            false => {
+                let end = ledger[..ledger.len() - 900].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+                fs::write(&kept[0].0, &ledger[..end]).unwrap();
+            }
+        }
+        assert!(user.lines().len() < wanted.len());
+        let cursors = fs::read(home.join("cursors.json")).unwrap();
+        let payload =
+            serde_json::json!({"session_id": "s", "transcript_path": user.log("s.jsonl")}).to_string();
+        let mut hook =
+            user.burn(&["ingest", "--hook", "claude", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
+        let _ = hook.stdin.take().unwrap().write_all(payload.as_bytes());
+        assert!(hook.wait().unwrap().success());
+        user.ingest(&["--check"]);
+        assert_eq!(
+            fs::read(home.join("cursors.json")).unwrap(),
+            cursors,
+            "a hook and a check change nothing"
+        );
+
+        let said = String::from_utf8(user.ingest(&[]).stderr).unwrap();
+        assert!(said.contains("lacks lines that it had after the last run, so all logs are read"), "{said}");
+        assert_eq!(said.contains("ledger.idx.set-aside"), !with_index, "{said}");
+        assert_eq!(user.lines(), wanted, "older: {is_older}, with its index: {with_index}");
+        let again = String::from_utf8(user.ingest(&[]).stderr).unwrap();
+        assert!(!again.contains("from their beginning"), "{again}");
+        assert_eq!(user.lines(), wanted);
+    }
+}
+
+#[test]
 fn ids_alone_show_that_a_ledger_is_lost() {
     // A run that was killed after it had emptied the cursors leaves the ids.
     let user = user_with_log();
