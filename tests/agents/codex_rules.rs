@@ -1,6 +1,7 @@
 //! Rules for rollouts of Codex that a single log shows.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -197,6 +198,27 @@ fn turns_and_parts_of_turns_with_equal_counts_are_different_turns() {
     let turns = sandbox.lines("turn");
     let wanted = [id(1), id(2), id(3), format!("{}+1", id(3)), format!("{}+2", id(3))];
     assert_eq!((ids(&turns), inputs(&turns)), (wanted.to_vec(), vec![100; 5]));
+}
+
+#[test]
+fn half_a_line_at_the_end_of_a_log_at_rest_keeps_no_turn_open() {
+    let sandbox = Sandbox::new();
+    sandbox.put(&[meta(json!({})), started(1), says("go"), count(100, 100)]);
+    let mut log = fs::File::options().append(true).open(sandbox.log()).unwrap();
+    log.write_all(br#"{"timestamp":"2026-05-01T10:0"#).unwrap();
+    age(&sandbox.log(), 3600);
+    sandbox.rest();
+    sandbox.ingest(&[]);
+    assert!(!sandbox.home().join("ledger.jsonl").exists(), "the line may be finished");
+    sandbox.ingest(&[]);
+    assert_eq!(inputs(&sandbox.lines("turn")), [100]);
+    // The line that goes on is malformed; the next turn is a turn of its own.
+    let next =
+        [started(2), says("on"), count(250, 150), complete(2)].map(|line| format!("{line}\n")).concat();
+    log.write_all(format!("\n{next}").as_bytes()).unwrap();
+    age(&sandbox.log(), 3600);
+    sandbox.ingest(&[]);
+    assert_eq!(inputs(&sandbox.lines("turn")), [100, 150]);
 }
 
 #[test]

@@ -452,8 +452,10 @@ fn read_by_our_rules(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Han
     };
     let mut gathered = Gathered { session_mtime_ms: pass.stat.mtime_ms, ..Gathered::default() };
     let (mut engine, end) = read_lines(pass, resumption, before.end, &own, &mut gathered)?;
+    // Half a line may be finished, unless an earlier run saw the log as it is: then it is what a killed Codex left. A compressed
+    // copy that ends so was cut.
     let is_torn = gathered.left_out.counts.contains_key(&Reason::Torn);
-    let is_at_rest = is_at_rest && !is_torn;
+    let is_at_rest = is_at_rest && (!is_torn || is_unchanged && !is_compressed(path));
     let is_open = !is_at_rest && engine.open_turn().is_some();
     if let Some((id, place)) = engine.open_turn().filter(|_| is_open) {
         let detail = || format!("turn {} is not complete", js::to_utf8(id));
