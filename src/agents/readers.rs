@@ -33,8 +33,8 @@ pub(super) struct LogFolder {
 pub(super) fn log_folders(agent: Agent, root: &Path, as_reference: bool) -> Vec<LogFolder> {
     let folder = |path: PathBuf, levels| LogFolder { path, levels };
     match agent {
-        // Projects, sessions, sub-agents.
-        Agent::Claude => vec![folder(root.to_owned(), 3)],
+        // Projects, sessions, sub-agents, and agents of workflows.
+        Agent::Claude => vec![folder(root.to_owned(), usize::MAX)],
         Agent::Codex => {
             let folders = codex::log_folders(root, as_reference).into_iter();
             folders.map(|path| folder(path, usize::MAX)).collect()
@@ -121,10 +121,10 @@ pub(super) fn each_log_once(agent: Agent, candidates: Vec<Candidate>) -> Vec<Can
         Agent::Codex => codex::each_log_once(files),
         Agent::OpenCode => files,
         Agent::Claude => longest_copy_first(files, |path| {
-            let is_of_agent = disk::parent_of(path).ends_with("subagents");
             let name = path.file_name().unwrap_or_default().to_owned();
             // The logs of sub-agents are named within their session.
-            let session = path.ancestors().nth(2).filter(|_| is_of_agent).and_then(Path::file_name);
+            let agents = disk::parent_of(path).ancestors().find(|folder| folder.ends_with("subagents"));
+            let session = agents.and_then(Path::parent).and_then(Path::file_name);
             (session.map(OsStr::to_owned), name)
         }),
         Agent::Gemini => longest_copy_first(files, |path| {

@@ -287,6 +287,44 @@ fn a_log_that_continues_another_is_found_however_the_id_is_spelt() {
 }
 
 #[test]
+fn the_logs_of_agents_of_workflows_and_of_agents_are_read() {
+    let user = User::new();
+    let log = |name: &str| {
+        let mut log = Log::default();
+        log.prompt("go");
+        log.answer(&format!("msg_{name}"), json!({"type": "text", "text": "a"}), json!("end_turn"), 7);
+        log.lines.iter_mut().for_each(|line| line["isSidechain"] = json!(name != "main"));
+        log.bytes()
+    };
+    let below = format!("{SESSION}/subagents");
+    let paths = [
+        ("main", format!("{SESSION}.jsonl")),
+        ("plain", format!("{below}/agent-plain.jsonl")),
+        ("flow", format!("{below}/workflows/wf_1/agent-flow.jsonl")),
+        ("nested", format!("{below}/agent-plain/subagents/agent-nested.jsonl")),
+    ];
+    for (name, path) in &paths {
+        fs::write(user.log(path), log(name)).unwrap();
+        age(&user.log(path), 3600);
+    }
+    // Not a log.
+    fs::write(user.log(&format!("{below}/workflows/wf_1/journal.jsonl")), "{\"type\":\"started\"}\n")
+        .unwrap();
+    let report: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
+    assert_eq!(
+        (&report["agents"][0]["foundFiles"], &report["appended"]["turns"]),
+        (&4.into(), &4.into()),
+        "{report}"
+    );
+    let turns = user.lines().into_iter().filter(|line| line.contains(r#""kind":"turn""#));
+    let mut messages: Vec<String> = turns
+        .map(|line| serde_json::from_str::<Value>(&line).unwrap()["record"]["messageId"].to_string())
+        .collect();
+    messages.sort();
+    assert_eq!(messages, ["flow", "main", "nested", "plain"].map(|name| format!("\"msg_{name}\"")));
+}
+
+#[test]
 fn each_line_that_made_no_record_is_named() {
     let user = User::new();
     let mut log = Log::default();

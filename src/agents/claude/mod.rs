@@ -72,7 +72,8 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     roots
 }
 
-/// Returns the logs of a root: the `.jsonl` files of its folders, and the logs of the sub-agents of their sessions.
+/// Returns the logs of a root: the `.jsonl` files of its folders, and the logs of the sub-agents of their sessions, to any
+/// depth.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut found = Vec::new();
     let mut add = |path: PathBuf| {
@@ -85,8 +86,15 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
                 .into_iter()
                 .for_each(&mut add);
             if entry.is_folder && !as_reference {
-                let agents = walk::entries(&entry.path.join("subagents"), as_reference, unreadable);
-                walk::logs(&agents, as_reference, is_log, unreadable).into_iter().for_each(&mut add);
+                let agents = entry.path.join("subagents");
+                // Agents of workflows and of agents have folders of their own, with other files beside their logs.
+                let is_log_of_agent = |path: &Path| {
+                    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+                    is_log(path) && (path.parent() == Some(&*agents) || name.starts_with(b"agent-"))
+                };
+                walk::logs_below(&agents, as_reference, &is_log_of_agent, unreadable)
+                    .into_iter()
+                    .for_each(&mut add);
             }
         }
     }
