@@ -279,6 +279,35 @@ fn a_turn_with_two_contents_is_named_and_the_one_that_counts_is_last() {
 }
 
 #[test]
+fn a_whole_turn_is_not_added_to_the_parts_that_another_ledger_has() {
+    let part = |number: u8, output| {
+        turn(1, 1, output, "").replace(r#""messageId":"m1""#, &format!(r#""messageId":"m1+{number}""#))
+    };
+    let parts = [turn(1, 1, 10, ""), part(1, 50), part(2, 7)];
+    // What the other ledger has of the turn, and the content that counts.
+    for (whole, counts) in [(67, 10), (60, 10), (10, 10), (68, 68)] {
+        let whole = turn(1, 1, whole, "");
+        let bench = Bench::new();
+        let a = bench.ledger("a", &text(&parts));
+        let b = bench.ledger("b", &format!("{whole}\n"));
+        bench.merge(&[a.clone(), b.clone()], "into");
+        bench.merge(std::slice::from_ref(&b), "into");
+        bench.merge(std::slice::from_ref(&b), "one");
+        bench.merge(std::slice::from_ref(&a), "one");
+        bench.merge(&[a, b], "one");
+        let last = |home: &str| {
+            let text = bench.text(home);
+            let lines = text.lines().filter(|line| line.contains(r#""messageId":"m1""#));
+            lines.last().unwrap().to_owned()
+        };
+        for home in ["into", "one"] {
+            assert!(last(home).contains(&format!(r#""output":{counts},"#)), "{home}: {}", bench.text(home));
+        }
+        assert_eq!(bench.rows("into"), bench.rows("one"));
+    }
+}
+
+#[test]
 fn a_turn_under_another_id_is_named_and_left_out() {
     let bench = Bench::new();
     let first = turn(1, 1, 5, "");

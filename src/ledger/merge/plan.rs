@@ -14,14 +14,14 @@ use std::collections::HashSet;
 use rayon::slice::ParallelSliceMut;
 
 use super::super::LedgerError;
-use super::keys::{LineClass, LineKey, TARGET};
+use super::keys::{LineClass, LineKey, MergePlace, RecordPlace, TARGET};
 use super::report::{MergeFinding, MergeReport, VERSIONS_NAMED};
 use super::same_turns::SameTurns;
 use super::stamps::{StampFacts, contested_sets};
 use super::store::LineStore;
 use super::versions::VersionRank;
-use crate::record::{Id, RecordKind};
-use crate::scan::json::Document;
+use crate::record::{Hasher, Id, ParsedLine, RecordKind, line_of};
+use crate::scan::json::{Document, Value};
 
 /// A line to append.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +104,7 @@ impl<'s, 'f> Planner<'s, 'f> {
             };
             let versions = group.chunk_by(|a, b| a.text == b.text).filter_map(version).collect();
             match group[0].class {
-                LineClass::Record(place) => self.record(place.kind(), versions)?,
+                LineClass::Record(place) => self.record(keys, place.kind(), versions)?,
                 LineClass::Stamp => self.stamps(versions)?,
                 LineClass::Other => self.append_from(&versions, 0),
             }
@@ -120,8 +120,16 @@ impl<'s, 'f> Planner<'s, 'f> {
     }
 
     /// Plans the lines of one id.
-    fn record(&mut self, kind: RecordKind, mut versions: Vec<TextVersion>) -> Result<(), LedgerError> {
+    fn record(
+        &mut self,
+        keys: &[LineKey],
+        kind: RecordKind,
+        mut versions: Vec<TextVersion>,
+    ) -> Result<(), LedgerError> {
         self.unite_spellings(&mut versions)?;
+        if kind == RecordKind::Turn && versions.len() > 1 {
+            self.heed_parts(keys, &mut versions)?;
+        }
         let first = self.lines.len();
         self.append_from(&versions, places_kept(&versions));
         let Some(counts) = versions.last() else { return Ok(()) };
@@ -190,6 +198,60 @@ impl<'s, 'f> Planner<'s, 'f> {
         });
         versions.dedup_by_key(|version| version.rank);
         Ok(())
+    }
+
+    /// Puts the version last that counts beside the turn's parts. An example: one ledger has the turn `t` with 1,000 tokens and its
+    /// part `t+1` with 5,000, because the log rested in between; another ledger has `t` with 6,000. The parts must not be added
+    /// to the whole, so the version counts that has the least output and, with the parts, no less than any version.
+    fn heed_parts(&mut self, keys: &[LineKey], versions: &mut [TextVersion]) -> Result<(), LedgerError> {
+        let mut parts_output = 0;
+        for id in self.part_ids(versions[0].line.place)?.into_iter().flatten() {
+            match self.output_of(keys, id)? {
+                Some(output) => parts_output += output,
+                None => break,
+            }
+        }
+        let output = |version: &TextVersion| version.rank.map_or(0, |rank| rank.output);
+        let most = versions.last().map_or(0, output);
+        let is_enough = |version: &&TextVersion| output(version) + parts_output >= most;
+        let least = versions.iter().find(is_enough).map(output);
+        if let Some(counts) = versions.iter().rposition(|version| Some(output(version)) == least) {
+            versions[counts..].rotate_left(1);
+        }
+        Ok(())
+    }
+
+    /// The ids that the parts of a turn have, in their order; none if the turn has no id of its own.
+    fn part_ids(
+        &mut self,
+        turn: MergePlace,
+    ) -> Result<Option<impl Iterator<Item = Id> + use<'s, 'f>>, LedgerError> {
+        let line = self.store.text(turn, &mut self.text)?;
+        let Ok(root) = self.document.parse(line) else { return Ok(None) };
+        let ParsedLine::Record(_, record) = line_of(root) else { return Ok(None) };
+        let texts = ["source", "sessionId", "messageId"].map(|key| record.get(key).and_then(Value::as_str));
+        let [Some(source), Some(session), Some(message)] =
+            texts.map(|text| text.map(|text| text.to_string()))
+        else {
+            return Ok(None);
+        };
+        let mut hasher = Hasher::default();
+        Ok(Some(
+            (1..).map(move |part| hasher.id_of_parts(&[&source, &session, &format!("{message}+{part}")])),
+        ))
+    }
+
+    /// The output of the turn with this id; `None` if no ledger has the turn.
+    fn output_of(&mut self, keys: &[LineKey], id: Id) -> Result<Option<u64>, LedgerError> {
+        let place = (LineClass::Record(RecordPlace::of(RecordKind::Turn)), id.0);
+        let first = keys.partition_point(|line| (line.class, line.key) < place);
+        let mut most = None;
+        for line in keys[first..].iter().take_while(|line| (line.class, line.key) == place) {
+            let text = self.store.text(line.place, &mut self.text)?;
+            let rank = VersionRank::of_line(text, &mut self.document, &mut self.buffer);
+            most = most.max(Some(rank.output));
+        }
+        Ok(most)
     }
 
     /// Plans to append the versions from `kept` on.

@@ -10,7 +10,7 @@ use crate::scan::json::{Document, JsStr, Kind, Value, stringify, write_js_string
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct VersionRank {
     /// Output tokens of a turn, else 0: an agent logs an answer again while the answer grows.
-    output: u64,
+    pub(super) output: u64,
     /// The length of the content: later programs record more members.
     len_bytes: u64,
     /// A hash of the content, because two versions that agree in both numbers need an order that depends on nothing else.
