@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::AgentsError;
-use super::js::{self, KeyOrder};
+use super::js;
 use super::known::{each_stamp, session_key};
 use super::pass::{ContentMode, Gathered, LeftOut, PassRecord, ReadOptions, Reason};
 use super::report::{AgentReport, IngestObserver, IngestReport};
@@ -266,12 +266,7 @@ fn stamp_of(
     selector: Option<Value<'_>>,
     enrichment: Option<Value<'_>>,
 ) -> Option<Vec<u8>> {
-    let text = |value: Value<'_>| {
-        let mut text = Vec::new();
-        js::write_value(value, KeyOrder::Sorted, &mut text);
-        text
-    };
-    Some(stamp_text(ts?, &text(selector?), &text(enrichment?)))
+    Some(stamp_text(ts?, &js::sorted_json(selector?), &js::sorted_json(enrichment?)))
 }
 
 fn take_stamps(

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::AgentsError;
-use super::js::{self, KeyOrder, RecordText};
+use super::js::{self, RecordText};
 use super::known::{LedgerWitness, is_without_ledger};
 use super::ledger_turns::NotedLedger;
 use super::pass::Agent;
@@ -53,12 +53,6 @@ pub(super) fn key_of(path: &Path) -> Vec<u8> {
     key
 }
 
-fn compact(value: Value<'_>) -> Vec<u8> {
-    let mut out = Vec::new();
-    js::write_value(value, KeyOrder::AsParsed, &mut out);
-    out
-}
-
 /// The entries of a file of cursors, in JavaScript's order; no entries if the file is missing, broken or has another
 /// form.
 fn parse(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -66,7 +60,7 @@ fn parse(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let Ok(root) = document.parse(trim_js(text)) else { return Vec::new() };
     let files = root.get("files").filter(|files| files.kind() == Kind::Object);
     let entries = files.into_iter().flat_map(Value::members);
-    entries.map(|(key, value)| (key.as_wtf8().to_vec(), compact(value))).collect()
+    entries.map(|(key, value)| (key.as_wtf8().to_vec(), js::json(value))).collect()
 }
 
 /// The bytes of a file; none if it is missing.
@@ -190,7 +184,7 @@ impl Cursors {
     /// Sets a cursor; it is saved by the next [`Cursors::save`].
     pub(super) fn set(&mut self, key: Vec<u8>, cursor: Vec<u8>) {
         let mut document = Document::default();
-        let Ok(cursor) = document.parse(&cursor).map(compact) else { return };
+        let Ok(cursor) = document.parse(&cursor).map(js::json) else { return };
         if self.entries.get(&key).is_some_and(|known| *known == cursor) {
             return;
         }
@@ -245,7 +239,7 @@ fn print(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
 
 /// Prints a value with an indent of two, inside `depth` containers.
 pub(super) fn pretty(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
-    let text = compact(value);
+    let text = js::json(value);
     let mut depth = depth;
     let mut in_string = false;
     let mut is_escaped = false;

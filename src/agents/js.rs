@@ -73,6 +73,25 @@ pub(super) fn write_value(value: Value<'_>, order: KeyOrder, out: &mut Vec<u8>) 
     }
 }
 
+/// Returns the JSON text of a value, as `JSON.stringify` prints it.
+pub(super) fn json(value: Value<'_>) -> Vec<u8> {
+    let mut text = Vec::new();
+    write_value(value, KeyOrder::AsParsed, &mut text);
+    text
+}
+
+/// Returns the JSON text of a value with the keys of all objects sorted.
+pub(super) fn sorted_json(value: Value<'_>) -> Vec<u8> {
+    let mut text = Vec::new();
+    write_value(value, KeyOrder::Sorted, &mut text);
+    text
+}
+
+/// Returns the JSON text of a value; `without` if there is none.
+pub(super) fn json_or(value: Option<Value<'_>>, without: &[u8]) -> Vec<u8> {
+    value.map_or_else(|| without.to_vec(), json)
+}
+
 /// Below this number JavaScript prints whole numbers digit by digit, and doubles have all whole numbers.
 const MAX_COUNT: f64 = (1_u64 << 53) as f64;
 

@@ -43,18 +43,11 @@ impl HookCall {
     }
 
     fn of_kept(root: Value<'_>) -> Option<Self> {
-        let record = |key| {
-            root.get(key).map(|record| {
-                let mut text = Vec::new();
-                js::write_value(record, js::KeyOrder::AsParsed, &mut text);
-                text
-            })
-        };
         Some(HookCall {
             records: HookRecords {
                 session: js::text(root, "session")?.to_vec(),
-                relationship: record("relationship"),
-                event: record("event"),
+                relationship: root.get("relationship").map(js::json),
+                event: root.get("event").map(js::json),
             },
             transcript: PathBuf::from(&*js::to_utf8(js::text(root, "transcript")?)),
         })

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::js::{self, KeyOrder, RecordText};
+use super::js::{self, RecordText};
 use super::tokens;
 use crate::record::Id;
 use crate::scan::json::{Kind, Value};
@@ -18,17 +18,8 @@ pub(super) fn measured_text(value: Option<Value<'_>>) -> Option<Cow<'_, [u8]>> {
     let value = value.filter(|value| !value.is_null())?;
     Some(match value.kind() {
         Kind::String => Cow::Borrowed(js::wtf8(value).unwrap_or_default()),
-        _ => {
-            let mut text = Vec::new();
-            js::write_value(value, KeyOrder::AsParsed, &mut text);
-            Cow::Owned(text)
-        }
+        _ => Cow::Owned(js::json(value)),
     })
-}
-
-/// Returns the length in bytes of UTF-8. A lone surrogate has three bytes, like the U+FFFD that it becomes.
-pub(super) fn byte_len(wtf8: &[u8]) -> usize {
-    wtf8.len()
 }
 
 /// The first 16 hex digits of a SHA-256.
@@ -63,7 +54,8 @@ impl UserBlock<'_> {
     pub(super) fn write(&self, record: &mut RecordText) {
         record.text("kind", if self.call.is_some() { b"tool_result" } else { b"text" });
         record.maybe_text("toolUseId", self.call);
-        record.count("byteLen", byte_len(&self.text));
+        // A lone surrogate has three bytes, like the U+FFFD that it becomes.
+        record.count("byteLen", self.text.len());
         record.count("approxTokens", approx_tokens(&self.text));
         record.flag_if("isError", self.is_error);
     }

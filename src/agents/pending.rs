@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::js::{self, RecordText};
 use super::pass::Agent;
+use super::terms::stamp_text;
 use super::{project, settings};
 use crate::disk::{self, Replacing};
 use crate::home::Home;
@@ -80,15 +81,13 @@ fn parse(path: &Path, text: &[u8]) -> Option<PendingStamp> {
         None => None,
         Some(hint) => Some(js::wtf8(hint)?.to_vec()),
     };
-    let mut text = Vec::new();
-    js::write_value(enrichment, js::KeyOrder::AsParsed, &mut text);
     Some(PendingStamp {
         path: path.to_owned(),
         harness: harness.to_vec(),
         start_ms,
         cwd: cwd.to_vec(),
         session_dir,
-        enrichment: text,
+        enrichment: js::json(enrichment),
     })
 }
 
@@ -178,16 +177,10 @@ pub(super) fn claim(home: &Home, session: &StampTarget<'_>) -> Option<Claimed> {
 fn claim_one(stamp: PendingStamp, session: &StampTarget<'_>) -> Option<Claimed> {
     let mut selector = RecordText::default();
     selector.text("sessionId", session.id);
-    let mut line = RecordText::default();
-    line.count("v", 1);
-    line.text("kind", b"stamp");
-    line.text("ts", settings::iso(settings::now_ms()).as_bytes());
-    line.raw("selector", &selector.finish());
-    line.raw("enrichment", &stamp.enrichment);
-    let line = line.finish();
-    let mut suffix = std::ffi::OsString::from(stamp.path.file_name()?);
-    suffix.push(format!(".claimed-{}-{}", std::process::id(), uuid::Uuid::new_v4()));
-    let path = stamp.path.with_file_name(suffix);
+    let now = settings::iso(settings::now_ms());
+    let line = stamp_text(now.as_bytes(), &selector.finish(), &stamp.enrichment);
+    let suffix = format!(".claimed-{}-{}", std::process::id(), uuid::Uuid::new_v4());
+    let path = disk::with_suffix(&stamp.path, &suffix);
     disk::rename(&stamp.path, &path).ok()?;
     let claimed = Claimed { original: stamp.path, path, line };
     if claimed.note().is_none() {

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Row};
@@ -19,13 +19,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct ForeignDatabase {
     pub connection: Connection,
     _copy: Option<tempfile::TempDir>,
-}
-
-/// The path of a file that belongs to the database at `path`, such as its `-wal`.
-pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
 }
 
 /// The error for a database that cannot be used.
@@ -70,11 +63,11 @@ impl ForeignDatabase {
         }
         // SQLite names these files after the database itself, not after a link to the database.
         let file = std::fs::canonicalize(path).map_err(fails)?;
-        let wal = beside(&file, "-wal");
+        let wal = disk::with_suffix(&file, "-wal");
         let has_wal = is_there(&wal)?;
-        let has_shared = is_there(&beside(&file, "-shm"))?;
+        let has_shared = is_there(&disk::with_suffix(&file, "-shm"))?;
         // SQLite would open the rollback journal.
-        is_there(&beside(&file, "-journal"))?;
+        is_there(&disk::with_suffix(&file, "-journal"))?;
         let mut copy = None;
         let mut opened = path.to_owned();
         // Without a write-ahead log SQLite makes no files to read a database, and sees the lock of its writer. A copy would be
@@ -86,7 +79,7 @@ impl ForeignDatabase {
             let before = (state_of(&file), state_of(&wal));
             std::fs::copy(path, &opened).map_err(fails)?;
             if has_wal {
-                std::fs::copy(&wal, beside(&opened, "-wal")).map_err(fails)?;
+                std::fs::copy(&wal, disk::with_suffix(&opened, "-wal")).map_err(fails)?;
             }
             if before != (state_of(&file), state_of(&wal)) {
                 return Err(unusable(path, "it has changed while it was copied"));

@@ -9,7 +9,7 @@ use super::super::AgentsError;
 use super::super::activity::{ActivityCall, TurnWords, classify};
 use super::super::calls::{self, Replacement, ToolCall};
 use super::super::fidelity::{Coverage, Usage, larger, token_count_of};
-use super::super::js::{self, KeyOrder, RecordText};
+use super::super::js::{self, RecordText};
 use super::super::known::{RecordNotes, TurnNote};
 use super::super::pass::ReadOptions;
 use super::super::project::ProjectKeys;
@@ -84,23 +84,16 @@ struct ReferenceValues {
 impl ReferenceValues {
     /// The values of the first line.
     fn of(line: Value<'_>, usage: Option<Value<'_>>) -> Self {
-        let text = |key| js::present(line, key).map_or_else(|| b"\"\"".to_vec(), json);
+        let text = |key| js::json_or(js::present(line, key), b"\"\"");
         let cache_read = usage.and_then(|usage| js::present(usage, "cache_read_input_tokens"));
         ReferenceValues {
             ts: text("timestamp"),
             session: text("sessionId"),
             model: None,
             usage: usage_as_reference(usage),
-            cache_read: cache_read.map_or_else(|| b"0".to_vec(), json),
+            cache_read: js::json_or(cache_read, b"0"),
         }
     }
-}
-
-/// The JSON text of a value.
-fn json(value: Value<'_>) -> Vec<u8> {
-    let mut out = Vec::new();
-    js::write_value(value, KeyOrder::AsParsed, &mut out);
-    out
 }
 
 /// The counts of the first line unchanged, as the TypeScript package writes them.
@@ -108,7 +101,7 @@ fn usage_as_reference(usage: Option<Value<'_>>) -> Vec<u8> {
     fn of<'d>(object: Option<Value<'d>>, key: &str) -> Option<Value<'d>> {
         object.and_then(|object| js::present(object, key))
     }
-    let text = |value: Option<Value<'_>>| value.map_or_else(|| b"0".to_vec(), json);
+    let text = |value| js::json_or(value, b"0");
     let split = of(usage, "cache_creation");
     let mut cache_5m = text(of(split, "ephemeral_5m_input_tokens"));
     let cache_1h = text(of(split, "ephemeral_1h_input_tokens"));
@@ -248,7 +241,7 @@ impl<'p> ClaudeMessage<'p> {
         }
         if let Some(reference) = self.reference.as_mut().filter(|reference| reference.model.is_none()) {
             let model = js::present(message, "model").filter(|model| js::wtf8(*model) != Some(b""));
-            reference.model = model.map(json);
+            reference.model = model.map(js::json);
         }
         self.is_side |= line.is_side;
         if let Some(reason) = js::any_text(message, "stop_reason") {

@@ -263,11 +263,7 @@ impl<'r, 't> Reader<'r, 't> {
     fn recall(&mut self, side: Option<&[u8]>) {
         let mut document = Document::default();
         let Some(side) = side.and_then(|side| document.parse(side).ok()) else { return };
-        self.carried = side.get(CARRIED).map(|stamp| {
-            let mut line = Vec::new();
-            js::write_value(stamp, js::KeyOrder::AsParsed, &mut line);
-            line
-        });
+        self.carried = side.get(CARRIED).map(js::json);
         let Some(evidence) = side.get("evidence").map(Evidence::of_note) else { return };
         self.compared = evidence.note().filter(|_| js::is_true(side, "isCompared"));
         self.continues = evidence.continues;

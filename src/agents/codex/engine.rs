@@ -358,10 +358,8 @@ impl<'r> Engine<'r> {
         now.session = any("sessionId").unwrap_or_default();
         now.folder = any("sessionCwd");
         if let Some(slot) = cursor.get("userTurnSlot") {
-            let block = |value: Value<'_>| {
-                let mut raw = Vec::new();
-                js::write_value(value, js::KeyOrder::AsParsed, &mut raw);
-                Block { call: None, byte_len: 0, tokens: 0, is_error: false, raw: Some(raw) }
+            let block = |value| {
+                Block { call: None, byte_len: 0, tokens: 0, is_error: false, raw: Some(js::json(value)) }
             };
             now.gap.blocks = slot.get("blocks").into_iter().flat_map(Value::items).map(block).collect();
             now.gap.ts = js::any_text(slot, "ts").unwrap_or_default().to_vec();
@@ -396,15 +394,11 @@ impl<'r> Engine<'r> {
     }
 
     fn add_context(&mut self, id: &[u8], payload: Value<'_>) {
-        let mut text = Vec::new();
-        if self.rules.as_reference {
-            js::write_value(payload, js::KeyOrder::AsParsed, &mut text);
-        }
         let folder = js::present(payload, "cwd");
         self.context_of.insert(id.to_vec(), self.contexts.len());
         self.contexts.push(Context {
             id: id.to_vec(),
-            text,
+            text: js::json_or(Some(payload).filter(|_| self.rules.as_reference), b""),
             model: js::any_text(payload, "model").map(<[u8]>::to_vec),
             folder: folder.and_then(js::wtf8).map(<[u8]>::to_vec),
             has_odd_folder: folder.is_some_and(|folder| folder.kind() != Kind::String),

@@ -139,11 +139,6 @@ pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<Ro
         None => command_of_list(value),
     };
     let target = arguments.and_then(|arguments| keys.iter().find_map(|key| command(arguments.get(key)?)));
-    let mut input = Vec::new();
-    match arguments {
-        Some(arguments) => js::write_value(arguments, js::KeyOrder::AsParsed, &mut input),
-        None => input.extend_from_slice(b"{}"),
-    }
     let first =
         |keys: &[&str]| arguments.and_then(|arguments| js::first_text(arguments, keys)).map(<[u8]>::to_vec);
     let spawn = (name == b"spawn_agent").then(|| SpawnedAgent {
@@ -159,7 +154,7 @@ pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<Ro
         target,
         ..ToolCall::default()
     };
-    Some(RolloutCall { call, input, spawn })
+    Some(RolloutCall { call, input: js::json_or(arguments, b"{}"), spawn })
 }
 
 /// The command in a list of words: the script of `sh -c`, else the words joined by spaces.
@@ -182,20 +177,8 @@ pub(super) fn custom_call(
         return Ok(None);
     };
     let input = js::present(payload, "input");
-    let mut text = b"{\"input\":".to_vec();
-    let mut sorted = text.clone();
-    match input {
-        Some(input) => {
-            js::write_value(input, js::KeyOrder::AsParsed, &mut text);
-            js::write_value(input, js::KeyOrder::Sorted, &mut sorted);
-        }
-        None => {
-            text.extend_from_slice(b"\"\"");
-            sorted.extend_from_slice(b"\"\"");
-        }
-    }
-    text.push(b'}');
-    sorted.push(b'}');
+    let of_input = |json: &[u8]| [b"{\"input\":", json, b"}"].concat();
+    let sorted = input.map_or_else(|| b"\"\"".to_vec(), js::sorted_json);
     let mut target = None;
     if name == b"apply_patch" {
         match input.map(|input| js::wtf8(input)) {
@@ -207,11 +190,11 @@ pub(super) fn custom_call(
     let call = ToolCall {
         id: id.to_vec(),
         name: name.to_vec(),
-        args_hash: measure::hash16(&sorted),
+        args_hash: measure::hash16(&of_input(&sorted)),
         target,
         ..ToolCall::default()
     };
-    Ok(Some(RolloutCall { call, input: text, spawn: None }))
+    Ok(Some(RolloutCall { call, input: of_input(&js::json_or(input, b"\"\"")), spawn: None }))
 }
 
 /// Returns a shell call or web search of the model's own tools. The TypeScript package skips these.
@@ -226,14 +209,9 @@ pub(super) fn builtin_call(payload: Value<'_>, kind: &[u8]) -> Option<RolloutCal
             (&b"web_search"[..], action.and_then(|action| js::any_text(action, "query")).map(<[u8]>::to_vec))
         }
     };
-    let mut input = Vec::new();
-    match action {
-        Some(action) => js::write_value(action, js::KeyOrder::AsParsed, &mut input),
-        None => input.extend_from_slice(b"{}"),
-    }
     let args_hash = args_hash(action);
     let call = ToolCall { id: id.to_vec(), name: name.to_vec(), args_hash, target, ..ToolCall::default() };
-    Some(RolloutCall { call, input, spawn: None })
+    Some(RolloutCall { call, input: js::json_or(action, b"{}"), spawn: None })
 }
 
 /// The file of a patch: the rest of the first line that begins with `*** Update File:` (or Add, Delete).

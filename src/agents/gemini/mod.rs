@@ -707,14 +707,6 @@ fn parsed_call(value: Value<'_>) -> Option<GeminiCall> {
         Some(b"success") => Some("completed"),
         _ => result.map(|_| "completed"),
     };
-    let json = |value: Option<Value<'_>>, without: &[u8]| {
-        let mut text = Vec::new();
-        match value {
-            Some(value) => js::write_value(value, js::KeyOrder::AsParsed, &mut text),
-            None => text.extend_from_slice(without),
-        }
-        text
-    };
     Some(GeminiCall {
         call: ToolCall {
             id: id.to_vec(),
@@ -724,8 +716,8 @@ fn parsed_call(value: Value<'_>) -> Option<GeminiCall> {
             is_error: told == Some(b"error"),
             ..ToolCall::default()
         },
-        input: json(args, b"{}"),
-        result: json(result.filter(|result| !result.is_null()), b"\"\""),
+        input: js::json_or(args, b"{}"),
+        result: js::json_or(result.filter(|result| !result.is_null()), b"\"\""),
         measured: measure::measured_text(result).map(|text| text.into_owned()),
         status,
         ts: js::text(value, "timestamp").map(<[u8]>::to_vec),

@@ -7,9 +7,9 @@ use super::session::records::{GivenUp, RecordRules};
 use super::session::{Part, SessionHead, SessionMessage, SpawningTask};
 use crate::agents::AgentsError;
 use crate::agents::js::{self, RecordText};
-use crate::agents::pass::Reason;
-use crate::agents::pass::{Gathered, HandOver, Handed, Pass, Stat};
-use crate::agents::sqlite::{ForeignDatabase, beside, bytes_of, unusable};
+use crate::agents::pass::{Gathered, HandOver, Handed, Pass, Reason, Stat};
+use crate::agents::sqlite::{ForeignDatabase, bytes_of, unusable};
+use crate::disk;
 use crate::scan::json::{Document, Kind, Value, write_js_string};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -26,7 +26,7 @@ struct Stored {
 /// Reads every session whose rows have changed since the last pass.
 pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
     let path = &pass.candidate.path;
-    let wal = Stat::of(&beside(path, "-wal")).unwrap_or_default();
+    let wal = Stat::of(&disk::with_suffix(path, "-wal")).unwrap_or_default();
     let stamp = format!(
         "{} {} {} {} {}",
         pass.stat.inode, pass.stat.mtime_ms, pass.stat.size_bytes, wal.mtime_ms, wal.size_bytes

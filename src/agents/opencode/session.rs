@@ -289,13 +289,15 @@ fn js_word(value: Value<'_>) -> Vec<u8> {
     if let Some(text) = js::wtf8(value) {
         return text.to_vec();
     }
-    let mut text = Vec::new();
     match value.as_number() {
-        Some(number) => write_js_number(number.as_f64(), &mut text),
-        None if value.kind() == Kind::Object => text.extend_from_slice(b"[object Object]"),
-        None => js::write_value(value, js::KeyOrder::AsParsed, &mut text),
+        Some(number) => {
+            let mut text = Vec::new();
+            write_js_number(number.as_f64(), &mut text);
+            text
+        }
+        None if value.kind() == Kind::Object => b"[object Object]".to_vec(),
+        None => js::json(value),
     }
-    text
 }
 
 impl Part {
@@ -338,11 +340,6 @@ impl Tool {
             js::any_text(state, "status") == Some(b"error") || exit.is_some_and(|exit| exit.as_f64() != 0.0)
         };
         let has_failed = state.is_some_and(fails);
-        let mut input_text = Vec::new();
-        match input {
-            Some(input) => js::write_value(input, js::KeyOrder::AsParsed, &mut input_text),
-            None => input_text.extend_from_slice(b"{}"),
-        }
         let keys: &[&str] = match name.unwrap_or_default() {
             b"read" | b"write" | b"edit" => &["filePath", "file_path", "path"],
             b"bash" => &["command"],
@@ -358,11 +355,7 @@ impl Tool {
         let output = state.and_then(|state| {
             let error = || state.get("error").filter(|error| has_failed && !as_reference && !error.is_null());
             let output = state.get("output").or_else(error)?;
-            let mut text = Vec::new();
-            match output.is_null() {
-                true => text.extend_from_slice(b"\"\""),
-                false => js::write_value(output, js::KeyOrder::AsParsed, &mut text),
-            }
+            let text = js::json_or(Some(output).filter(|output| !output.is_null()), b"\"\"");
             Some((measure::measured_text(Some(output)).map(|text| text.into_owned()), text))
         });
         Tool {
@@ -373,7 +366,7 @@ impl Tool {
             target: input.and_then(|input| js::first_any_text(input, keys)).map(<[u8]>::to_vec),
             skill: skill.map(<[u8]>::to_vec),
             has_failed,
-            input: input_text,
+            input: js::json_or(input, b"{}"),
             output,
         }
     }

@@ -153,10 +153,8 @@ impl StreamState {
         }
         let id = text("id").unwrap_or_default().to_vec();
         let key = if id.is_empty() {
-            let mut json = Vec::new();
-            js::write_value(part, js::KeyOrder::AsParsed, &mut json);
             let kind = text("type").unwrap_or_default();
-            [message, kind, js::utf16_len(&json).to_string().as_bytes()].join(&b':')
+            [message, kind, js::utf16_len(&js::json(part)).to_string().as_bytes()].join(&b':')
         } else {
             id.clone()
         };

@@ -98,7 +98,7 @@ impl Engine<'_> {
         }
         let block = Block {
             call: call.map(<[u8]>::to_vec),
-            byte_len: measure::byte_len(text),
+            byte_len: text.len(),
             tokens: line.tokens_of(text),
             is_error: false,
             raw: None,
