@@ -66,9 +66,12 @@ fn is_edit(name: &[u8]) -> bool {
 }
 
 /// Returns the category: the first rule that holds decides.
-pub(super) fn classify(calls: &[ActivityCall<'_>], words: &TurnWords<'_>) -> Activity {
-    let calls: Vec<ActivityCall<'_>> =
-        calls.iter().map(|call| ActivityCall { name: canonical(call.name), ..*call }).collect();
+pub(super) fn classify<'a>(
+    calls: impl IntoIterator<Item = ActivityCall<'a>>,
+    words: &TurnWords<'_>,
+) -> Activity {
+    let canonical = |call: ActivityCall<'a>| ActivityCall { name: canonical(call.name), ..call };
+    let calls: Vec<_> = calls.into_iter().map(canonical).collect();
     let has_edits = calls.iter().any(|call| is_edit(call.name));
     let retries = count_retries(&calls);
     Activity { category: category(&calls, words, has_edits, retries), retries, has_edits }
@@ -434,11 +437,11 @@ mod tests {
 
     fn command(text: &str) -> &'static str {
         let call = ActivityCall { name: b"bash", target: Some(text.as_bytes()) };
-        classify(&[call], &TurnWords::default()).category
+        classify([call], &TurnWords::default()).category
     }
 
     fn words(text: &str) -> &'static str {
-        classify(&[], &TurnWords { prompt: text.as_bytes(), ..TurnWords::default() }).category
+        classify([], &TurnWords { prompt: text.as_bytes(), ..TurnWords::default() }).category
     }
 
     #[test]
@@ -511,7 +514,7 @@ mod tests {
             assert_eq!(words(text), category, "{text}");
         }
         let turn = TurnWords { has_reasoning: true, ..TurnWords::default() };
-        assert_eq!(classify(&[], &turn).category, "reasoning");
+        assert_eq!(classify([], &turn).category, "reasoning");
     }
 
     #[test]
@@ -545,17 +548,17 @@ mod tests {
         };
         let bug = TurnWords { prompt: b"bug", ..TurnWords::default() };
         let failed = TurnWords { has_failed: true, ..TurnWords::default() };
-        assert_eq!(classify(&[call("task", None)], &bug).category, "delegation");
-        assert_eq!(classify(&[call("update_plan", None)], &bug).category, "planning");
-        assert_eq!(classify(&[call("write", Some("a/docs/x"))], &bug).category, "docs");
-        assert_eq!(classify(&[call("Edit", Some("src/x.rs"))], &bug).category, "debugging");
-        assert_eq!(classify(&[call("Edit", None)], &TurnWords::default()).category, "coding");
-        assert_eq!(classify(&[call("Edit", Some("README.x"))], &failed).category, "debugging");
-        assert_eq!(classify(&[call("Read", None)], &failed).category, "debugging");
-        assert_eq!(classify(&[call("Read", None)], &TurnWords::default()).category, "exploration");
+        assert_eq!(classify([call("task", None)], &bug).category, "delegation");
+        assert_eq!(classify([call("update_plan", None)], &bug).category, "planning");
+        assert_eq!(classify([call("write", Some("a/docs/x"))], &bug).category, "docs");
+        assert_eq!(classify([call("Edit", Some("src/x.rs"))], &bug).category, "debugging");
+        assert_eq!(classify([call("Edit", None)], &TurnWords::default()).category, "coding");
+        assert_eq!(classify([call("Edit", Some("README.x"))], &failed).category, "debugging");
+        assert_eq!(classify([call("Read", None)], &failed).category, "debugging");
+        assert_eq!(classify([call("Read", None)], &TurnWords::default()).category, "exploration");
         let walk = ["Bash", "Edit", "Edit", "bash", "shell", "apply_patch", "Read", "Bash", "MultiEdit"];
         let walk = walk.map(|name| call(name, None));
-        let found = classify(&walk, &TurnWords::default());
+        let found = classify(walk, &TurnWords::default());
         assert_eq!((found.retries, found.has_edits, found.category), (2, true, "debugging"));
     }
 

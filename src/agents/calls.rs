@@ -1,5 +1,6 @@
 //! Tool calls: hash of the arguments, target, edit hashes, replacements, files touched.
 
+use super::activity::ActivityCall;
 use super::js::{self, KeyOrder, RecordText};
 use super::measure::{HexDigits, hash16};
 use crate::record::Id;
@@ -20,6 +21,11 @@ pub(super) struct ToolCall<T = Vec<u8>> {
 }
 
 impl<T: AsRef<[u8]>> ToolCall<T> {
+    /// The parts that decide the activity of the turn.
+    pub(super) fn for_activity(&self) -> ActivityCall<'_> {
+        ActivityCall { name: self.name.as_ref(), target: self.target.as_ref().map(T::as_ref) }
+    }
+
     /// Appends the members of the call.
     pub(super) fn write(&self, record: &mut RecordText) {
         record.text("id", self.id.as_ref());
@@ -58,12 +64,8 @@ impl Replacement {
 
     /// Appends the members that have a value.
     pub(super) fn write(&self, record: &mut RecordText) {
-        if !self.replaced_tools.is_empty() {
-            record.texts("replacedTools", &self.replaced_tools);
-        }
-        if let Some(count) = self.collapsed_calls.filter(|count| *count > 0.0) {
-            record.number("collapsedCalls", count);
-        }
+        record.texts_if_any("replacedTools", &self.replaced_tools);
+        record.maybe_number("collapsedCalls", self.collapsed_calls.filter(|count| *count > 0.0));
     }
 }
 

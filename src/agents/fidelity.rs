@@ -37,6 +37,19 @@ pub(super) struct Usage {
 }
 
 impl Usage {
+    /// Reads the counts by their names in records.
+    pub(super) fn of(object: Value<'_>, count: impl Fn(Value<'_>, &str) -> f64) -> Self {
+        let count = |key| count(object, key);
+        Usage {
+            input: count("input"),
+            output: count("output"),
+            reasoning: count("reasoning"),
+            cache_read: count("cacheRead"),
+            cache_create_5m: count("cacheCreate5m"),
+            cache_create_1h: count("cacheCreate1h"),
+        }
+    }
+
     /// Returns the six counts in the order in which records print them.
     pub(super) fn counts(&self) -> [(&'static str, f64); 6] {
         [
@@ -70,6 +83,11 @@ impl Usage {
         self.zip(part, beyond)
     }
 
+    /// Returns the sums of each two counts.
+    pub(super) fn plus(self, other: Usage) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
     /// Returns the larger of each two counts.
     pub(super) fn larger(self, other: Usage) -> Self {
         self.zip(other, larger)
@@ -80,7 +98,8 @@ impl Usage {
         self.counts().iter().all(|(_, count)| *count <= 0.0)
     }
 
-    fn map(self, change: impl Fn(f64) -> f64) -> Self {
+    /// Changes each count.
+    pub(super) fn map(self, change: impl Fn(f64) -> f64) -> Self {
         self.zip(self, |count, _| change(count))
     }
 

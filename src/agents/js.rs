@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use crate::scan::json::{Items, JsStr, Kind, ObjectMembers, Value, write_js_number, write_js_string};
+use crate::scan::json::{
+    Items, JsStr, Kind, ObjectMembers, Value, trim_js, write_js_number, write_js_string,
+};
 
 /// The order of an object's keys in its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +159,25 @@ pub(super) fn finite(value: Value<'_>) -> Option<f64> {
 /// Returns a number: 0 if the member is absent or null, NaN if it is no finite number.
 pub(super) fn number_or_nan(object: Value<'_>, key: &str) -> f64 {
     present(object, key).map_or(0.0, |_| number(object, key).unwrap_or(f64::NAN))
+}
+
+/// Returns the number that JavaScript's arithmetic makes of a value.
+pub(super) fn to_number(value: Value<'_>) -> f64 {
+    match value.kind() {
+        Kind::Null => 0.0,
+        Kind::Bool => f64::from(u8::from(value.is_truthy())),
+        Kind::Number => value.as_number().map_or(f64::NAN, |number| number.as_f64()),
+        Kind::String => {
+            let text = to_utf8(trim_js(wtf8(value).unwrap_or_default()));
+            if text.is_empty() { 0.0 } else { text.parse().unwrap_or(f64::NAN) }
+        }
+        Kind::Array => match value.len() {
+            0 => 0.0,
+            1 => value.at(0).map_or(f64::NAN, to_number),
+            _ => f64::NAN,
+        },
+        Kind::Object => f64::NAN,
+    }
 }
 
 /// Returns whether the member `key` is `true`.
@@ -316,6 +337,13 @@ impl RecordText {
         write_number(number, &mut self.out);
     }
 
+    /// A number, when there is one.
+    pub(super) fn maybe_number(&mut self, key: &'static str, number: Option<f64>) {
+        if let Some(number) = number {
+            self.number(key, number);
+        }
+    }
+
     /// `true` or `false`.
     pub(super) fn flag(&mut self, key: &'static str, flag: bool) {
         self.raw(key, if flag { b"true" } else { b"false" });
@@ -359,6 +387,13 @@ impl RecordText {
             write_js_string(text.as_ref(), &mut self.out);
         }
         self.out.push(b']');
+    }
+
+    /// A list of strings, when it has any.
+    pub(super) fn texts_if_any<T: AsRef<[u8]>>(&mut self, key: &'static str, texts: &[T]) {
+        if !texts.is_empty() {
+            self.texts(key, texts);
+        }
     }
 
     /// A list of objects, each of which `write` makes.

@@ -74,21 +74,6 @@ pub(super) struct LedgerTurn {
     offset: u64,
 }
 
-impl LedgerTurn {
-    /// Adds the turn's counts to others.
-    pub(super) fn added_to(&self, usage: Usage) -> Usage {
-        let turn = self.usage;
-        Usage {
-            input: usage.input + turn.input,
-            output: usage.output + turn.output,
-            reasoning: usage.reasoning + turn.reasoning,
-            cache_read: usage.cache_read + turn.cache_read,
-            cache_create_5m: usage.cache_create_5m + turn.cache_create_5m,
-            cache_create_1h: usage.cache_create_1h + turn.cache_create_1h,
-        }
-    }
-}
-
 /// The turns of an agent in a part of the ledger.
 #[derive(Debug, Default)]
 pub(super) struct LedgerTurns {
@@ -138,7 +123,8 @@ impl LedgerTurns {
         let turn = LedgerTurn {
             id: id.to_vec(),
             number,
-            usage: usage_of_record(usage),
+            // A negative number stands for a value that is no count.
+            usage: Usage::of(usage, |usage, key| js::number(usage, key).unwrap_or(0.0).max(0.0)),
             calls: turn.get("toolCalls").map_or(0, |calls| calls.items().count()),
             offset,
         };
@@ -167,18 +153,5 @@ impl LedgerTurns {
             }
         }
         NotedLedger { bytes: self.end, lacking }
-    }
-}
-
-/// The counts of a record. A negative number stands for a value that is no count.
-fn usage_of_record(usage: Value<'_>) -> Usage {
-    let count = |key| js::number(usage, key).unwrap_or(0.0).max(0.0);
-    Usage {
-        input: count("input"),
-        output: count("output"),
-        reasoning: count("reasoning"),
-        cache_read: count("cacheRead"),
-        cache_create_5m: count("cacheCreate5m"),
-        cache_create_1h: count("cacheCreate1h"),
     }
 }

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::AgentsError;
+use super::js::{self, RecordText};
 use super::known::RecordNotes;
 use super::ledger_turns::NotedLedger;
 use super::project::ProjectKeys;
 use crate::disk;
 use crate::home::Home;
 use crate::record::Id;
+use crate::scan::json::Value;
 
 /// An agent whose logs are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,6 +143,22 @@ impl Stat {
             }
         };
         Ok(Stat { inode: found.identity.numbers().1, mtime_ms: since, size_bytes: found.len_bytes })
+    }
+
+    /// Appends the metadata to a note.
+    pub(super) fn write(&self, note: &mut RecordText) {
+        note.number("inode", self.inode as f64);
+        note.number("mtimeMs", self.mtime_ms);
+        note.number("sizeBytes", self.size_bytes as f64);
+    }
+
+    /// Reads what [`Stat::write`] wrote.
+    pub(super) fn of_note(note: Value<'_>) -> Option<Self> {
+        Some(Stat {
+            inode: js::number(note, "inode")? as u64,
+            mtime_ms: js::number(note, "mtimeMs")?,
+            size_bytes: js::number(note, "sizeBytes")? as u64,
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
-use super::js;
+use super::js::{self, RecordText};
 use crate::disk;
 
 /// How many parents the search for `.git` visits.
@@ -31,7 +31,7 @@ impl ProjectKeys {
     }
 
     /// `host/path` of the remote `origin` of the repository that `folder` (WTF-8, as the log has it) belongs to.
-    pub(super) fn key(&self, folder: &[u8]) -> Option<String> {
+    fn key(&self, folder: &[u8]) -> Option<String> {
         let known = |map: &HashMap<Vec<u8>, Option<String>>| map.get(folder).cloned();
         if let Some(key) = self.known.lock().ok().and_then(|map| known(&map)) {
             return key;
@@ -41,6 +41,12 @@ impl ProjectKeys {
             map.insert(folder.to_vec(), key.clone());
         }
         key
+    }
+
+    /// Appends the members of a turn that name its folder and the project of the folder.
+    pub(super) fn write(&self, folder: &[u8], record: &mut RecordText) {
+        record.text("project", folder);
+        record.maybe_text("projectKey", self.key(folder).as_deref().map(str::as_bytes));
     }
 
     fn look_up(&self, folder: &[u8]) -> Option<String> {

@@ -6,7 +6,7 @@ use bumpalo::Bump;
 use foldhash::{HashMap, HashSet};
 
 use super::super::AgentsError;
-use super::super::activity::{ActivityCall, TurnWords, classify};
+use super::super::activity::{TurnWords, classify};
 use super::super::calls::{self, Replacement, ToolCall};
 use super::super::fidelity::{Coverage, Usage, larger, token_count_of};
 use super::super::js::{self, RecordText};
@@ -30,43 +30,25 @@ pub(super) struct Results<'p> {
 /// The token counts of a message, from its lines.
 #[derive(Debug, Clone, Default)]
 pub(super) struct MessageCounts {
-    pub input: f64,
-    pub output: f64,
-    pub cache_read: f64,
+    /// Its writes to a cache are the writes of which a line says how long the cache lives.
+    told: Usage,
+    /// All writes to a cache.
     cache_write: f64,
-    cache_write_5m: f64,
-    cache_write_1h: f64,
 }
 
 impl MessageCounts {
     /// Keeps the larger value of each field, because the lines of a message are written while it is streamed, and its
     /// counts grow.
     fn grow(&mut self, other: &MessageCounts) {
-        self.input = larger(self.input, other.input);
-        self.output = larger(self.output, other.output);
-        self.cache_read = larger(self.cache_read, other.cache_read);
+        self.told = self.told.larger(other.told);
         self.cache_write = larger(self.cache_write, other.cache_write);
-        self.cache_write_5m = larger(self.cache_write_5m, other.cache_write_5m);
-        self.cache_write_1h = larger(self.cache_write_1h, other.cache_write_1h);
     }
 
-    /// Tokens written to a cache for 5 minutes and for 1 hour. A total without a split counts as 5 minutes.
-    fn cache_writes(&self) -> (f64, f64) {
-        match (self.cache_write_5m, self.cache_write_1h) {
-            (0.0, 0.0) => (self.cache_write, 0.0),
-            split => split,
-        }
-    }
-
+    /// The counts of the turn. A total of writes to a cache without a split counts as 5 minutes.
     pub(super) fn usage(&self) -> Usage {
-        let (cache_create_5m, cache_create_1h) = self.cache_writes();
-        Usage {
-            input: self.input,
-            output: self.output,
-            reasoning: 0.0,
-            cache_read: self.cache_read,
-            cache_create_5m,
-            cache_create_1h,
+        match (self.told.cache_create_5m, self.told.cache_create_1h) {
+            (0.0, 0.0) => Usage { cache_create_5m: self.cache_write, ..self.told },
+            _ => self.told,
         }
     }
 }
@@ -106,7 +88,7 @@ fn usage_as_reference(usage: Option<Value<'_>>) -> Vec<u8> {
     let mut cache_5m = text(of(split, "ephemeral_5m_input_tokens"));
     let cache_1h = text(of(split, "ephemeral_1h_input_tokens"));
     let total = of(usage, "cache_creation_input_tokens");
-    if (&cache_5m[..], &cache_1h[..]) == (b"0", b"0") && total.is_some_and(is_above_zero) {
+    if (&cache_5m[..], &cache_1h[..]) == (b"0", b"0") && total.is_some_and(|total| js::to_number(total) > 0.0) {
         cache_5m = text(total);
     }
     let mut record = RecordText::default();
@@ -117,17 +99,6 @@ fn usage_as_reference(usage: Option<Value<'_>>) -> Vec<u8> {
     record.raw("cacheCreate5m", &cache_5m);
     record.raw("cacheCreate1h", &cache_1h);
     record.finish()
-}
-
-/// Returns whether JavaScript calls a value greater than 0.
-fn is_above_zero(value: Value<'_>) -> bool {
-    match value.kind() {
-        Kind::Number => value.as_number().is_some_and(|number| number.as_f64() > 0.0),
-        Kind::String => {
-            value.as_str().is_some_and(|text| text.trim().parse().is_ok_and(|number: f64| number > 0.0))
-        }
-        _ => value.as_bool() == Some(true),
-    }
 }
 
 /// The provider that served a message, unless Anthropic did. Other providers put a mark into the message's id or the
@@ -274,13 +245,13 @@ impl<'p> ClaudeMessage<'p> {
         for (key, value) in usage.members_in_text_order() {
             match key.as_wtf8() {
                 b"input_tokens" => {
-                    (counts.input, coverage.has_input) = (token_count_of(value), true);
+                    (counts.told.input, coverage.has_input) = (token_count_of(value), true);
                 }
                 b"output_tokens" => {
-                    (counts.output, coverage.has_output) = (token_count_of(value), true);
+                    (counts.told.output, coverage.has_output) = (token_count_of(value), true);
                 }
                 b"cache_read_input_tokens" => {
-                    (counts.cache_read, coverage.has_cache_read) = (token_count_of(value), true);
+                    (counts.told.cache_read, coverage.has_cache_read) = (token_count_of(value), true);
                 }
                 b"cache_creation_input_tokens" => {
                     (counts.cache_write, coverage.has_cache_create) = (token_count_of(value), true);
@@ -288,8 +259,8 @@ impl<'p> ClaudeMessage<'p> {
                 b"cache_creation" => {
                     for (key, value) in value.members_in_text_order() {
                         let count = match key.as_wtf8() {
-                            b"ephemeral_5m_input_tokens" => &mut counts.cache_write_5m,
-                            b"ephemeral_1h_input_tokens" => &mut counts.cache_write_1h,
+                            b"ephemeral_5m_input_tokens" => &mut counts.told.cache_create_5m,
+                            b"ephemeral_1h_input_tokens" => &mut counts.told.cache_create_1h,
                             _ => continue,
                         };
                         (*count, coverage.has_cache_create) = (token_count_of(value), true);
@@ -426,19 +397,12 @@ impl<'p> ClaudeMessage<'p> {
         record.objects("toolCalls", calls, ToolCall::write);
         record.text("sessionPath", path);
         match self.cwd {
-            None => {}
-            Some(Some(cwd)) => {
-                record.text("project", cwd);
-                record.maybe_text("projectKey", projects.key(cwd).as_deref().map(str::as_bytes));
-            }
+            Some(Some(cwd)) => projects.write(cwd, record),
             Some(None) if self.reference.is_some() => return Err("a cwd that is no string"),
-            Some(None) => {}
+            _ => {}
         }
         let touches = |name: &[u8]| matches!(name, b"Read" | b"Edit" | b"Write" | b"NotebookEdit");
-        let files = calls::files_touched(calls, touches, false);
-        if !files.is_empty() {
-            record.texts("filesTouched", &files);
-        }
+        record.texts_if_any("filesTouched", &calls::files_touched(calls, touches, false));
         if self.is_side {
             record.object("subagent", |told| {
                 told.flag("isSidechain", true);
@@ -457,19 +421,13 @@ impl<'p> ClaudeMessage<'p> {
         }
         record.maybe_text("stopReason", self.stop_reason);
         self.coverage.write_fidelity(record);
-        let has_failed = calls.iter().any(|call| call.is_error);
-        let told: Vec<_> =
-            calls.iter().map(|call| ActivityCall { name: call.name, target: call.target }).collect();
-        classify(
-            &told,
-            &TurnWords {
-                prompt: self.prompt.as_deref().filter(|_| !self.id.is_empty()).unwrap_or_default(),
-                answer: &self.texts.join(&b'\n'),
-                has_failed,
-                has_reasoning: false,
-            },
-        )
-        .write(record);
+        let words = TurnWords {
+            prompt: self.prompt.as_deref().filter(|_| !self.id.is_empty()).unwrap_or_default(),
+            answer: &self.texts.join(&b'\n'),
+            has_failed: calls.iter().any(|call| call.is_error),
+            has_reasoning: false,
+        };
+        classify(calls.iter().map(ToolCall::for_activity), &words).write(record);
         Ok(())
     }
 

@@ -419,9 +419,7 @@ impl<'r, 't> Reader<'r, 't> {
         let mut side = RecordText::default();
         side.number("offset", self.at as f64);
         side.text("before", hash.as_bytes());
-        if let Some(seen_ms) = self.seen_ms {
-            side.number("seenMs", seen_ms);
-        }
+        side.maybe_number("seenMs", self.seen_ms);
         if let Some(evidence) = evidence {
             side.raw("evidence", evidence);
             side.flag_if("isCompared", is_compared);

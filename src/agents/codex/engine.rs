@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 pub(super) use records::{written_of, written_text};
 
 use super::parts::{self, RolloutCall, RolloutCounts, SpawnedAgent};
-use crate::agents::activity::{ActivityCall, TurnWords, classify};
+use crate::agents::activity::{TurnWords, classify};
 use crate::agents::calls::ToolCall;
 use crate::agents::fidelity::{Coverage, Usage};
 use crate::agents::js::{self, RecordText};

@@ -282,10 +282,8 @@ fn own_of(path: &Path) -> Result<Own, AgentsError> {
 fn own_of_side(path: &Path, side: &[u8]) -> Option<Own> {
     let mut document = Document::default();
     let side = document.parse(side).ok()?;
-    let stat = Stat::of(path).ok()?;
-    if js::number(side, "inode")? != stat.inode as f64
-        || js::number(side, "sizeBytes")? > stat.size_bytes as f64
-    {
+    let (before, stat) = (Stat::of_note(side)?, Stat::of(path).ok()?);
+    if before.inode != stat.inode || before.size_bytes > stat.size_bytes {
         return None;
     }
     let text = |key| js::any_text(side, key).map(<[u8]>::to_vec);
@@ -319,11 +317,7 @@ fn before_of(side: &[u8]) -> Option<RolloutNote> {
     let mut document = Document::default();
     let side = document.parse(side).ok()?;
     Some(RolloutNote {
-        stat: Stat {
-            inode: js::number(side, "inode")? as u64,
-            mtime_ms: js::number(side, "mtimeMs")?,
-            size_bytes: js::number(side, "sizeBytes")? as u64,
-        },
+        stat: Stat::of_note(side)?,
         end: js::number(side, "end")? as u64,
         tail: js::any_text(side, "tail")?.to_vec(),
         changed_ms: js::number(side, "changedMs"),
@@ -522,21 +516,15 @@ fn read_lines<'p>(
 /// The side file: the note about this reading, and the session of the log.
 fn side_of(note: &RolloutNote, own: &Own) -> Vec<u8> {
     let mut side = RecordText::default();
-    side.number("inode", note.stat.inode as f64);
-    side.number("mtimeMs", note.stat.mtime_ms);
-    side.number("sizeBytes", note.stat.size_bytes as f64);
+    note.stat.write(&mut side);
     side.number("end", note.end as f64);
     side.text("tail", &note.tail);
-    if let Some(changed_ms) = note.changed_ms {
-        side.number("changedMs", changed_ms);
-    }
+    side.maybe_number("changedMs", note.changed_ms);
     side.flag_if("waits", note.waits);
     side.text("session", &own.session);
     side.flag_if("hasHead", own.has_head);
     side.maybe_text("parent", own.parent.as_deref());
-    if let Some(created_ms) = own.created_ms {
-        side.number("createdMs", created_ms);
-    }
+    side.maybe_number("createdMs", own.created_ms);
     side.flag_if("isChild", own.is_child);
     side.flag_if("isFork", own.is_fork);
     side.maybe_text("agentRole", own.agent_role.as_deref());

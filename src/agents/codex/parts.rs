@@ -1,7 +1,7 @@
 //! Parses single lines of a rollout: texts, calls, outputs, counts.
 
 use super::super::calls::{ToolCall, args_hash};
-use super::super::js;
+use super::super::js::{self, RecordText};
 use super::super::measure;
 use crate::scan::json::{Document, Kind, Value};
 
@@ -283,15 +283,24 @@ pub(super) struct RolloutCounts {
 }
 
 impl RolloutCounts {
+    /// The names in a log, in the order of the fields.
+    const NAMES: [&str; 5] = [
+        "input_tokens",
+        "cached_input_tokens",
+        "cache_write_input_tokens",
+        "output_tokens",
+        "reasoning_output_tokens",
+    ];
+
     pub(super) fn of(usage: Value<'_>) -> Self {
-        let count = |key| usage.get(key).map_or(0.0, number_of);
-        RolloutCounts {
-            input: count("input_tokens"),
-            cached: count("cached_input_tokens"),
-            cache_write: count("cache_write_input_tokens"),
-            output: count("output_tokens"),
-            reasoning: count("reasoning_output_tokens"),
-        }
+        let [input, cached, cache_write, output, reasoning] =
+            Self::NAMES.map(|key| usage.get(key).map_or(0.0, js::to_number));
+        RolloutCounts { input, cached, cache_write, output, reasoning }
+    }
+
+    /// Appends the members that [`RolloutCounts::of`] reads.
+    pub(super) fn write(self, record: &mut RecordText) {
+        Self::NAMES.into_iter().zip(self.each()).for_each(|(key, count)| record.number(key, count));
     }
 
     /// The counts of a record: its input is without cached tokens.
@@ -365,26 +374,6 @@ impl RolloutCounts {
             cache_create_5m: self.cache_write,
             cache_create_1h: 0.0,
         }
-    }
-}
-
-/// The number that JavaScript's arithmetic makes of a value.
-fn number_of(value: Value<'_>) -> f64 {
-    match value.kind() {
-        Kind::Null => 0.0,
-        Kind::Bool => f64::from(u8::from(value.is_truthy())),
-        Kind::Number => value.as_number().map_or(f64::NAN, |number| number.as_f64()),
-        Kind::String => {
-            let text =
-                js::to_utf8(crate::scan::json::trim_js(js::wtf8(value).unwrap_or_default())).into_owned();
-            if text.is_empty() { 0.0 } else { text.parse().unwrap_or(f64::NAN) }
-        }
-        Kind::Array => match value.len() {
-            0 => 0.0,
-            1 => value.at(0).map_or(f64::NAN, number_of),
-            _ => f64::NAN,
-        },
-        Kind::Object => f64::NAN,
     }
 }
 

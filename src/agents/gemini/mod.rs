@@ -413,14 +413,10 @@ impl Writer<'_> {
         record.objects("toolCalls", &calls, ToolCall::write);
         record.text("sessionPath", self.pass.candidate.path.as_os_str().as_encoded_bytes());
         if let Some(project) = &self.project {
-            record.text("project", project);
-            record.maybe_text("projectKey", self.pass.projects.key(project).as_deref().map(str::as_bytes));
+            self.pass.projects.write(project, &mut record);
         }
         let touches = |name: &[u8]| matches!(name, b"read_file" | b"write_file" | b"replace" | b"edit");
-        let touched = files_touched(&calls, touches, false);
-        if !touched.is_empty() {
-            record.texts("filesTouched", &touched);
-        }
+        record.texts_if_any("filesTouched", &files_touched(&calls, touches, false));
         if let Some(parent) = &self.parent {
             let mut subagent = RecordText::default();
             subagent.flag("isSidechain", true);
@@ -429,17 +425,17 @@ impl Writer<'_> {
             record.raw("subagent", &subagent.finish());
         }
         message.coverage.write_fidelity(&mut record);
-        let views: Vec<ActivityCall<'_>> = calls
-            .iter()
-            .map(|call| ActivityCall { name: name_for_activity(&call.name), target: call.target.as_deref() })
-            .collect();
+        let for_activity = |call: &'_ ToolCall| {
+            let call = call.for_activity();
+            ActivityCall { name: name_for_activity(call.name), ..call }
+        };
         let words = TurnWords {
             prompt,
             answer: &message.words,
             has_failed: calls.iter().any(|call| call.is_error),
             has_reasoning: message.usage.reasoning > 0.0,
         };
-        classify(&views, &words).write(&mut record);
+        classify(calls.iter().map(for_activity), &words).write(&mut record);
         record.finish()
     }
 

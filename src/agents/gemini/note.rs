@@ -28,11 +28,7 @@ impl ChatNote {
         let side = document.parse(side.as_ref()).ok()?;
         let written = side.get("written").into_iter().flat_map(Value::items);
         Some(ChatNote {
-            stat: Stat {
-                inode: js::number(side, "inode")? as u64,
-                mtime_ms: js::number(side, "mtimeMs")?,
-                size_bytes: js::number(side, "sizeBytes")? as u64,
-            },
+            stat: Stat::of_note(side)?,
             waits: js::is_true(side, "waits"),
             changed_ms: js::number(side, "changedMs"),
             session: js::any_text(side, "session").map(<[u8]>::to_vec),
@@ -43,13 +39,9 @@ impl ChatNote {
     /// Returns the JSON text for the side file.
     pub(super) fn text(&self) -> Vec<u8> {
         let mut side = RecordText::default();
-        side.number("inode", self.stat.inode as f64);
-        side.number("mtimeMs", self.stat.mtime_ms);
-        side.number("sizeBytes", self.stat.size_bytes as f64);
+        self.stat.write(&mut side);
         side.flag_if("waits", self.waits);
-        if let Some(changed_ms) = self.changed_ms {
-            side.number("changedMs", changed_ms);
-        }
+        side.maybe_number("changedMs", self.changed_ms);
         side.maybe_text("session", self.session.as_deref());
         let mut written: Vec<_> = self.written.iter().collect();
         written.sort_by_key(|(id, _)| *id);
@@ -75,7 +67,7 @@ impl ChatNote {
             let Some(known) = entry.or_insert_with(|| Some(WrittenMessage::default())) else { continue };
             // The parts of a message are appended in order.
             if turn.number >= known.times {
-                known.usage = turn.added_to(known.usage);
+                known.usage = known.usage.plus(turn.usage);
                 known.times = turn.number + 1;
                 known.calls += turn.calls;
                 known.is_from_ledger = true;
@@ -105,17 +97,9 @@ impl WrittenMessage {
         if let Some(id) = js::wtf8(entry) {
             return Some((id.to_vec(), None));
         }
-        let count = |key| js::number_or_nan(entry, key);
-        let usage = Usage {
-            input: count("input"),
-            output: count("output"),
-            reasoning: count("reasoning"),
-            cache_read: count("cacheRead"),
-            ..Usage::default()
-        };
         let whole = |key| js::number(entry, key).unwrap_or(0.0) as usize;
         let written = WrittenMessage {
-            usage,
+            usage: Usage::of(entry, js::number_or_nan),
             times: whole("times"),
             calls: whole("calls"),
             results: whole("results"),
@@ -127,15 +111,8 @@ impl WrittenMessage {
     fn entry(&self, id: &[u8]) -> Vec<u8> {
         let mut entry = RecordText::default();
         entry.text("id", id);
-        let usage = self.usage;
-        for (key, count) in [
-            ("input", usage.input),
-            ("output", usage.output),
-            ("reasoning", usage.reasoning),
-            ("cacheRead", usage.cache_read),
-        ] {
-            entry.number(key, count);
-        }
+        // Messages of Gemini have no counts of tokens that were written to a cache.
+        self.usage.counts().into_iter().take(4).for_each(|(key, count)| entry.number(key, count));
         entry.count("times", self.times);
         entry.count("calls", self.calls);
         entry.count("results", self.results);

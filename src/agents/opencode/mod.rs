@@ -215,9 +215,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
                 side.raw("task", &noted.finish());
             }
         }
-        if let Some(changed_ms) = changed_ms {
-            side.number("changedMs", changed_ms);
-        }
+        side.maybe_number("changedMs", changed_ms);
         gathered.side = Some(side.finish());
     }
     hand_over(session.as_ref(), records, options, &mut gathered);

@@ -113,7 +113,7 @@ pub(in crate::agents) struct Tool {
     output: Option<(Option<Vec<u8>>, Vec<u8>)>,
 }
 
-/// The own member `key` of an object, with any value.
+/// The counts of the member `tokens`, which of them it has, and its total.
 fn usage_of(tokens: Option<Value<'_>>) -> (Usage, Coverage, Option<f64>) {
     let Some(tokens) = tokens.filter(|tokens| tokens.kind() == Kind::Object) else {
         return (Usage::default(), Coverage::default(), None);
@@ -240,12 +240,7 @@ impl SessionMessage {
         let mut steps = Usage::default();
         for part in &self.parts {
             if let Part::StepFinish { usage, .. } = part {
-                let usage = usage.checked();
-                steps.input += usage.input;
-                steps.output += usage.output;
-                steps.reasoning += usage.reasoning;
-                steps.cache_read += usage.cache_read;
-                steps.cache_create_5m += usage.cache_create_5m;
+                steps = steps.plus(usage.checked());
             }
         }
         if usage == Usage::default() {

@@ -189,12 +189,9 @@ impl Engine<'_> {
         .write_fidelity(&mut record);
         record.text("sessionPath", &self.rules.session_path);
         if let Some(project) = &turn.project {
-            record.text("project", project);
-            record.maybe_text("projectKey", self.rules.projects.key(project).as_deref().map(str::as_bytes));
+            self.rules.projects.write(project, &mut record);
         }
-        if !turn.touched.is_empty() {
-            record.texts("filesTouched", &turn.touched);
-        }
+        record.texts_if_any("filesTouched", &turn.touched);
         if own.is_child
             && !turn.is_replay
             && let Some(parent) = &own.parent
@@ -206,17 +203,13 @@ impl Engine<'_> {
             subagent.maybe_text("subagentType", own.agent_role.as_deref());
             record.raw("subagent", &subagent.finish());
         }
-        let calls: Vec<ActivityCall<'_>> = calls
-            .iter()
-            .map(|call| ActivityCall { name: &call.name, target: call.target.as_deref() })
-            .collect();
         let words = TurnWords {
             prompt: &turn.prompt,
             answer: &turn.answer,
             has_failed: turn.calls.iter().any(|call| turn.failed.contains(&call.id)),
             has_reasoning: usage.reasoning > 0.0,
         };
-        classify(&calls, &words).write(&mut record);
+        classify(calls.iter().map(ToolCall::for_activity), &words).write(&mut record);
         record.finish()
     }
 
@@ -337,16 +330,7 @@ pub(in crate::agents::codex) fn written_text(written: &HashMap<Vec<u8>, Written>
         object.text("id", id);
         object.count("times", written.times);
         object.count("calls", written.calls);
-        let used = written.used;
-        for (key, count) in [
-            ("input_tokens", used.input),
-            ("cached_input_tokens", used.cached),
-            ("cache_write_input_tokens", used.cache_write),
-            ("output_tokens", used.output),
-            ("reasoning_output_tokens", used.reasoning),
-        ] {
-            object.number(key, count);
-        }
+        written.used.write(object);
     });
     text.finish()
 }

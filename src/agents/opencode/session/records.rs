@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Folder, Part, SessionHead, SessionMessage, SpawningTask, Tool};
-use crate::agents::activity::{ActivityCall, TurnWords, classify};
+use crate::agents::activity::{TurnWords, classify};
 use crate::agents::calls::{ToolCall, files_touched};
 use crate::agents::fidelity::Usage;
 use crate::agents::js::RecordText;
@@ -307,13 +307,10 @@ impl SessionHead {
             Folder::Odd => None,
         };
         if let Some(project) = project {
-            record.text("project", project);
-            record.maybe_text("projectKey", rules.projects.key(project).as_deref().map(str::as_bytes));
+            rules.projects.write(project, &mut record);
         }
         let touched = files_touched(&calls, |name| matches!(name, b"read" | b"write" | b"edit"), true);
-        if !touched.is_empty() {
-            record.texts("filesTouched", &touched);
-        }
+        record.texts_if_any("filesTouched", &touched);
         if let Some(parent) = self.parent_session() {
             let mut subagent = RecordText::default();
             subagent.flag("isSidechain", true);
@@ -334,17 +331,13 @@ impl SessionHead {
         if !rules.is_stream {
             coverage.write_fidelity(&mut record);
         }
-        let views: Vec<ActivityCall<'_>> = calls
-            .iter()
-            .map(|call| ActivityCall { name: &call.name, target: call.target.as_deref() })
-            .collect();
         let words = TurnWords {
             prompt: &prompt.map(SessionMessage::joined).unwrap_or_default(),
             answer: &answer.joined(),
             has_failed,
             has_reasoning: usage.reasoning > 0.0,
         };
-        classify(&views, &words).write(&mut record);
+        classify(calls.iter().map(ToolCall::for_activity), &words).write(&mut record);
         Ok(record.finish())
     }
 
@@ -502,7 +495,7 @@ impl SessionMessage {
         event.text("status", if tool.has_failed { b"errored" } else { b"completed" });
         event.text("eventSource", b"tool_result");
         event.flag_if("isError", tool.has_failed);
-        share(usage, shares as f64).write(&mut event);
+        usage.map(|count| count / shares as f64).write(&mut event);
         event.text("usageAttribution", if shares == 1 { b"single-tool-turn" } else { b"even-split-turn" });
         let measured = tool.output.as_ref().and_then(|(measured, _)| measured.as_deref());
         measure::write_content_measures(measured, &mut event);
@@ -532,18 +525,6 @@ fn iso(ms: f64) -> Option<String> {
         _ => format!("{}{:06}", if year < 0 { '-' } else { '+' }, year.abs()),
     };
     Some(format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
-}
-
-/// An even share of a turn's usage.
-fn share(usage: Usage, shares: f64) -> Usage {
-    Usage {
-        input: usage.input / shares,
-        output: usage.output / shares,
-        reasoning: usage.reasoning / shares,
-        cache_read: usage.cache_read / shares,
-        cache_create_5m: usage.cache_create_5m / shares,
-        cache_create_1h: usage.cache_create_1h / shares,
-    }
 }
 
 #[cfg(test)]
