@@ -1,6 +1,6 @@
 //! The errors of reading session logs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::disk;
 use crate::ledger::LedgerError;
@@ -66,4 +66,15 @@ pub enum AgentsError {
     /// The work was asked to stop.
     #[error("interrupted; run it again to go on")]
     Interrupted,
+}
+
+/// What a log holds when the rules of the TypeScript package give the log up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GivenUp(pub &'static str);
+
+impl GivenUp {
+    /// The error for the log at `path`.
+    pub(super) fn at(self, path: &Path) -> AgentsError {
+        AgentsError::GivenUp { path: path.to_owned(), reason: self.0 }
+    }
 }

@@ -55,6 +55,7 @@ mod walk;
 mod watch;
 
 pub use error::AgentsError;
+use error::GivenUp;
 pub use follow::{EventScope, EventStream, StreamStep};
 pub use kept::{HookCall, keep_hook};
 pub use pass::{Agent, ContentMode, Reason};

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::AgentsError;
 use super::js::{self, RecordText};
 use super::known::RecordNotes;
-use super::ledger_turns::NotedLedger;
+use super::ledger_turns::{LedgerTurns, NotedLedger};
 use super::project::ProjectKeys;
 use crate::disk;
 use crate::home::Home;
@@ -167,9 +167,7 @@ impl Stat {
 pub(super) struct Candidate {
     pub agent: Agent,
     pub path: PathBuf,
-    /// The root in which it was found.
-    pub root: PathBuf,
-    /// Another path that the reader needs: OpenCode's folder of messages.
+    /// Another path that the reader needs: OpenCode's folder of messages, the folder of Gemini's project.
     pub extra: Option<PathBuf>,
 }
 
@@ -183,7 +181,13 @@ pub(super) struct RootsOf<'r> {
 }
 
 /// Facts about all logs of an agent, which its reader collects before it reads the first log.
-pub(super) type Prepared = Box<dyn Any + Send + Sync>;
+#[derive(Default)]
+pub(super) struct Prepared {
+    /// The turns of the ledger that the notes may lack.
+    pub written: LedgerTurns,
+    /// Further facts, of a type that the reader knows.
+    pub facts: Option<Box<dyn Any + Send + Sync>>,
+}
 
 /// The part that all passes of a run share.
 pub(super) struct Common<'c> {
@@ -220,11 +224,6 @@ impl Pass<'_> {
             None => None,
         };
         self.options.seen_ms(self.stat.mtime_ms, noted_ms)
-    }
-
-    /// Returns the facts that the reader has prepared.
-    pub(super) fn prepared<T: 'static>(&self) -> Option<&T> {
-        self.prepared?.downcast_ref()
     }
 }
 

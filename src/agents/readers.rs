@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::cursors::key_of;
-use super::ledger_turns::NotedLedger;
 use super::pass::{Agent, Candidate, Common, HandOver, Pass, Prepared, RootsOf, Stat};
 use super::walk::Unreadable;
 use super::{AgentsError, claude, codex, gemini, opencode};
@@ -68,7 +67,8 @@ pub(super) fn discover(
     }
 }
 
-/// Collects the facts about all logs that an agent's reader needs before it reads one log.
+/// Collects the facts about all logs that an agent's reader needs before it reads one log; none for an agent whose notes do
+/// not say what is written.
 pub(super) fn prepare(
     agent: Agent,
     common: &Common<'_>,
@@ -78,16 +78,6 @@ pub(super) fn prepare(
         Agent::Codex => codex::prepare(common, candidates).map(Some),
         Agent::Gemini => gemini::prepare(common, candidates).map(Some),
         Agent::Claude | Agent::OpenCode => Ok(None),
-    }
-}
-
-/// Returns how much of the ledger the notes know after a reading of all logs; none for an agent whose notes do not say
-/// what is written.
-pub(super) fn noted_ledger(agent: Agent, prepared: Option<&Prepared>) -> Option<NotedLedger> {
-    match agent {
-        Agent::Codex => codex::noted_ledger(prepared?),
-        Agent::Gemini => gemini::noted_ledger(prepared?),
-        Agent::Claude | Agent::OpenCode => None,
     }
 }
 

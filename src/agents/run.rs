@@ -37,7 +37,7 @@ use super::pass::{
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;
 use super::readers::{
-    discover, each_log_once, is_unchanged, log_folders, note_key, noted_ledger, prepare, read_log, roots_of,
+    discover, each_log_once, is_unchanged, log_folders, note_key, prepare, read_log, roots_of,
 };
 use super::report::{
     AgentReport, HookReport, IngestObserver, IngestOptions, IngestReport, NamedLine, SkippedFile,
@@ -376,13 +376,8 @@ impl<'r> Run<'r> {
             candidates.extend(discover(agent, root, self.options.as_reference, &mut unreadable));
         }
         if agent == Agent::Claude {
-            let named = self.transcripts.iter().filter(|path| path.is_file()).map(|path| Candidate {
-                agent,
-                path: path.clone(),
-                root: path.parent().map(Path::to_owned).unwrap_or_default(),
-                extra: None,
-            });
-            candidates.extend(named);
+            let named = self.transcripts.iter().filter(|path| path.is_file());
+            candidates.extend(named.map(|path| Candidate { agent, path: path.clone(), extra: None }));
         }
         if !self.options.as_reference {
             candidates = each_log_once(agent, candidates);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bumpalo::Bump;
 use foldhash::{HashMap, HashSet};
 
-use super::super::AgentsError;
+use super::super::GivenUp;
 use super::super::activity::{TurnWords, classify};
 use super::super::calls::{self, Replacement, ToolCall};
 use super::super::fidelity::{Coverage, Usage, larger, token_count_of};
@@ -88,7 +88,8 @@ fn usage_as_reference(usage: Option<Value<'_>>) -> Vec<u8> {
     let mut cache_5m = text(of(split, "ephemeral_5m_input_tokens"));
     let cache_1h = text(of(split, "ephemeral_1h_input_tokens"));
     let total = of(usage, "cache_creation_input_tokens");
-    if (&cache_5m[..], &cache_1h[..]) == (b"0", b"0") && total.is_some_and(|total| js::to_number(total) > 0.0) {
+    if (&cache_5m[..], &cache_1h[..]) == (b"0", b"0") && total.is_some_and(|total| js::to_number(total) > 0.0)
+    {
         cache_5m = text(total);
     }
     let mut record = RecordText::default();
@@ -380,7 +381,7 @@ impl<'p> ClaudeMessage<'p> {
         path: &[u8],
         subagent: Option<&Invocation>,
         projects: &ProjectKeys,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), GivenUp> {
         let calls = &self.calls;
         self.write_session("sessionId", record);
         record.text("messageId", self.id);
@@ -398,7 +399,7 @@ impl<'p> ClaudeMessage<'p> {
         record.text("sessionPath", path);
         match self.cwd {
             Some(Some(cwd)) => projects.write(cwd, record),
-            Some(None) if self.reference.is_some() => return Err("a cwd that is no string"),
+            Some(None) if self.reference.is_some() => return Err(GivenUp("a cwd that is no string")),
             _ => {}
         }
         let touches = |name: &[u8]| matches!(name, b"Read" | b"Edit" | b"Write" | b"NotebookEdit");
@@ -484,11 +485,6 @@ pub(super) fn plain_text(content: Option<Value<'_>>) -> Vec<u8> {
             texts
         }
     }
-}
-
-/// Returns the error with which the TypeScript package gives a file up.
-pub(super) fn given_up(path: &std::path::Path, reason: &'static str) -> AgentsError {
-    AgentsError::GivenUp { path: path.to_owned(), reason }
 }
 
 #[cfg(test)]

@@ -76,9 +76,7 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
 /// depth.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut found = Vec::new();
-    let mut add = |path: PathBuf| {
-        found.push(Candidate { agent: Agent::Claude, path, root: root.to_owned(), extra: None });
-    };
+    let mut add = |path| found.push(Candidate { agent: Agent::Claude, path, extra: None });
     let is_log = |path: &Path| walk::has_extension(path, "jsonl");
     for project in walk::folders(root, as_reference, unreadable) {
         for entry in walk::entries(&project, as_reference, unreadable) {

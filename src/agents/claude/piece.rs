@@ -19,18 +19,18 @@ use std::sync::Arc;
 use bumpalo::Bump;
 use foldhash::{HashMap, HashSet};
 
-use super::super::AgentsError;
 use super::super::calls::Replacement;
 use super::super::js::{self, RecordText};
 use super::super::known::{EventParts, LineNote, RecordNotes};
 use super::super::measure;
 use super::super::pass::{ContentMode, Gathered, LeftOutLine, PassRecord, ReadOptions, Reason};
 use super::super::project::ProjectKeys;
+use super::super::{AgentsError, GivenUp};
 use super::graph::{Answers, Graph, Invocation};
 use super::key::Key;
 use super::line::Line;
 use super::log::{Evidence, LogKind, path_text};
-use super::message::{ClaudeMessage, Results, Thread, given_up, plain_text};
+use super::message::{ClaudeMessage, Results, Thread, plain_text};
 use crate::record::Hasher;
 use crate::scan::json::{Kind, Value};
 

@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 pub(super) use records::{written_of, written_text};
 
 use super::parts::{self, RolloutCall, RolloutCounts, SpawnedAgent};
+use crate::agents::GivenUp;
 use crate::agents::activity::{TurnWords, classify};
 use crate::agents::calls::ToolCall;
 use crate::agents::fidelity::{Coverage, Usage};
@@ -235,10 +236,6 @@ struct TurnPlace<'t> {
     has_usage: bool,
 }
 
-/// A text at which the rules of the TypeScript package give a log up.
-#[derive(Debug)]
-pub(super) struct RolloutGivenUp(pub &'static str);
-
 pub(super) struct Engine<'r> {
     rules: RolloutRules<'r>,
     now: Frozen,
@@ -358,8 +355,12 @@ impl<'r> Engine<'r> {
         now.session = any("sessionId").unwrap_or_default();
         now.folder = any("sessionCwd");
         if let Some(slot) = cursor.get("userTurnSlot") {
-            let block = |value| {
-                Block { call: None, byte_len: 0, tokens: 0, is_error: false, raw: Some(js::json(value)) }
+            let block = |value| Block {
+                call: None,
+                byte_len: 0,
+                tokens: 0,
+                is_error: false,
+                raw: Some(js::json(value)),
             };
             now.gap.blocks = slot.get("blocks").into_iter().flat_map(Value::items).map(block).collect();
             now.gap.ts = js::any_text(slot, "ts").unwrap_or_default().to_vec();
@@ -407,7 +408,7 @@ impl<'r> Engine<'r> {
     }
 
     /// Adds a line. Returns the reason if the line has nothing to keep.
-    pub(super) fn line(&mut self, line: &RolloutLine<'_>) -> Result<Option<Reason>, RolloutGivenUp> {
+    pub(super) fn line(&mut self, line: &RolloutLine<'_>) -> Result<Option<Reason>, GivenUp> {
         self.now.offset = line.end;
         let payload = line.payload;
         let mut kept = true;
@@ -571,7 +572,7 @@ impl<'r> Engine<'r> {
         self.now.compactions = self.compactions.len();
     }
 
-    fn event_message(&mut self, line: &RolloutLine<'_>) -> Result<bool, RolloutGivenUp> {
+    fn event_message(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
         let payload = line.payload;
         let turn_id = js::any_text(payload, "turn_id");
         let is_open = |turn: &Option<Turn>| turn.as_ref().is_some_and(|turn| Some(&turn.id[..]) == turn_id);
@@ -665,7 +666,7 @@ impl<'r> Engine<'r> {
         true
     }
 
-    fn start_turn(&mut self, id: Vec<u8>, line: &RolloutLine<'_>) -> Result<(), RolloutGivenUp> {
+    fn start_turn(&mut self, id: Vec<u8>, line: &RolloutLine<'_>) -> Result<(), GivenUp> {
         self.names_turns |= !self.rules.has_no_turn_lines;
         let at_before = line.end;
         if self.open.is_some() {
@@ -687,7 +688,7 @@ impl<'r> Engine<'r> {
             Turn { ts: line.stamp.to_vec(), start: self.now.counters, is_replay, ..Turn::default() };
         if let Some(context) = context {
             if context.has_odd_folder && self.rules.as_reference {
-                return Err(RolloutGivenUp("a folder that is no text"));
+                return Err(GivenUp("a folder that is no text"));
             }
             turn.model = context.model.clone().unwrap_or_default();
             turn.project = context.folder.clone();
@@ -758,7 +759,7 @@ impl<'r> Engine<'r> {
     }
 
     /// Ends the open turn, if there is one, so that all records so far may be written.
-    pub(super) fn end_turn(&mut self, at: u64, commits: bool) -> Result<(), RolloutGivenUp> {
+    pub(super) fn end_turn(&mut self, at: u64, commits: bool) -> Result<(), GivenUp> {
         self.close_gap_before();
         let Some(mut turn) = self.open.take() else { return Ok(()) };
         turn.end = self.now.counters;

@@ -13,13 +13,11 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use self::engine::{
-    Engine, Own, RolloutGivenUp, RolloutLine, RolloutRules, Written, written_of, written_text,
-};
+use self::engine::{Engine, Own, RolloutLine, RolloutRules, Written, written_of, written_text};
 use self::parts::RolloutCounts;
 use super::cursors::touched_cursor;
 use super::js::{self, RecordText};
-use super::ledger_turns::{LedgerTurns, NotedLedger};
+use super::ledger_turns::LedgerTurns;
 use super::lines::{Ending, LineSource};
 use super::measure;
 use super::pass::{
@@ -65,7 +63,7 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
     };
     let folders = log_folders(root, as_reference).into_iter();
     let paths = folders.flat_map(|folder| walk::logs_below(&folder, as_reference, &is_log, unreadable));
-    paths.map(|path| Candidate { agent: Agent::Codex, path, root: root.to_owned(), extra: None }).collect()
+    paths.map(|path| Candidate { agent: Agent::Codex, path, extra: None }).collect()
 }
 
 fn is_compressed(path: &Path) -> bool {
@@ -134,44 +132,51 @@ fn open(path: &Path, from: u64, to: u64) -> Result<LineSource, AgentsError> {
 }
 
 /// The logs of a run by their sessions.
-struct Logs {
+#[derive(Default)]
+struct Rollouts {
     of_path: HashMap<PathBuf, Own>,
     of_session: HashMap<Vec<u8>, PathBuf>,
     /// The turn ids of logs. Each log is read once.
     turns: Mutex<HashMap<PathBuf, Arc<HashSet<Vec<u8>>>>>,
-    /// The turns of the ledger that the notes may lack.
-    written: LedgerTurns,
 }
 
 /// Reads the heads of all logs, so that a fork knows its parents in any order of reading.
 pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<Prepared, AgentsError> {
-    let mut logs = Logs {
-        of_path: HashMap::new(),
-        of_session: HashMap::new(),
-        turns: Mutex::default(),
-        written: LedgerTurns::default(),
-    };
-    if !common.options.as_reference {
-        for candidate in candidates {
-            let path = &candidate.path;
-            let known = (common.side)(path).and_then(|side| own_of_side(path, &side));
-            // A log that cannot be read is reported later, when it is read.
-            let Some(own) = known.or_else(|| own_of(path).ok()) else { continue };
-            logs.of_session.entry(own.session.clone()).or_insert_with(|| path.clone());
-            logs.of_path.insert(path.clone(), own);
-        }
-        let from = common.noted.start(|session| logs.of_session.contains_key(session));
-        logs.written = LedgerTurns::read(common.home, SOURCE, &common.noted, from)?;
+    if common.options.as_reference {
+        return Ok(Prepared::default());
     }
-    Ok(Box::new(logs))
+    let mut rollouts = Rollouts::default();
+    for candidate in candidates {
+        let path = &candidate.path;
+        let known = (common.side)(path).and_then(|side| own_of_side(path, &side));
+        // A log that cannot be read is reported later, when it is read.
+        let Some(own) = known.or_else(|| own_of(path).ok()) else { continue };
+        rollouts.of_session.entry(own.session.clone()).or_insert_with(|| path.clone());
+        rollouts.of_path.insert(path.clone(), own);
+    }
+    let from = common.noted.start(|session| rollouts.of_session.contains_key(session));
+    let written = LedgerTurns::read(common.home, SOURCE, &common.noted, from)?;
+    Ok(Prepared { written, facts: Some(Box::new(rollouts)) })
 }
 
-/// Returns how much of the ledger the notes of this reading know.
-pub(super) fn noted_ledger(prepared: &Prepared) -> Option<NotedLedger> {
-    prepared.downcast_ref::<Logs>().map(|logs| logs.written.noted())
+/// Adds what the ledger has of the turns of a session to the note on its log. Returns whether the note lacked something.
+fn add_written(ledger: &LedgerTurns, session: &[u8], written: &mut HashMap<Vec<u8>, Written>) -> bool {
+    let mut is_behind = false;
+    for turn in ledger.of_session(session) {
+        let known = written.entry(turn.id.clone()).or_default();
+        // The parts of a turn are appended in order.
+        if turn.number >= known.times {
+            known.used = known.used.plus(RolloutCounts::of_usage(turn.usage));
+            known.times = turn.number + 1;
+            known.calls += turn.calls;
+            known.is_from_ledger = true;
+            is_behind = true;
+        }
+    }
+    is_behind
 }
 
-impl Logs {
+impl Rollouts {
     /// The session of a log and the turns of its ancestors.
     fn own(&self, path: &Path) -> Own {
         let Some(mut own) = self.of_path.get(path).cloned().or_else(|| own_of(path).ok()) else {
@@ -186,24 +191,6 @@ impl Logs {
         }
         own.ancestors_turns = Arc::new(ids);
         own
-    }
-
-    /// Adds what the ledger has of a log's turns to its note. Returns whether the note lacked something.
-    fn add_written(&self, path: &Path, written: &mut HashMap<Vec<u8>, Written>) -> bool {
-        let Some(own) = self.of_path.get(path) else { return false };
-        let mut is_behind = false;
-        for turn in self.written.of_session(&own.session) {
-            let known = written.entry(turn.id.clone()).or_default();
-            // The parts of a turn are appended in order.
-            if turn.number >= known.times {
-                known.used = known.used.plus(RolloutCounts::of_usage(turn.usage));
-                known.times = turn.number + 1;
-                known.calls += turn.calls;
-                known.is_from_ledger = true;
-                is_behind = true;
-            }
-        }
-        is_behind
     }
 
     fn turns_of(&self, path: &Path) -> Arc<HashSet<Vec<u8>>> {
@@ -415,9 +402,8 @@ fn read_as_reference(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Han
     }
     let mut gathered = Gathered { session_mtime_ms: pass.stat.mtime_ms, ..Gathered::default() };
     let mut engine = resumption.engine(pass, pass.options.content);
-    let given_up =
-        |RolloutGivenUp(reason)| AgentsError::GivenUp { path: pass.candidate.path.clone(), reason };
-    let mut takes = |line: &RolloutLine<'_>| engine.line(line).map_err(given_up);
+    let path = &pass.candidate.path;
+    let mut takes = |line: &RolloutLine<'_>| engine.line(line).map_err(|given_up| given_up.at(path));
     each_line(pass, resumption.at, 0, &mut gathered, &mut takes)?;
     gathered.cursor = Some(engine.cursor(pass.stat.inode, pass.stat.mtime_ms));
     hand_over(&mut engine, 0, &mut HashMap::new(), false, &mut gathered);
@@ -433,15 +419,19 @@ fn read_by_our_rules(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Han
     let is_at_rest = pass.options.has_settled(pass.stat.mtime_ms, changed_ms);
     let waits = before.as_ref().is_some_and(|before| before.waits);
     let has_cursor = is_compressed(path) || resumption.cursor.is_some();
-    let logs = pass.prepared::<Logs>();
     let mut before = before.unwrap_or_default();
-    let is_behind = logs.is_some_and(|logs| logs.add_written(path, &mut before.written));
+    let rollouts = pass.prepared.and_then(|prepared| prepared.facts.as_ref()?.downcast_ref::<Rollouts>());
+    let session = rollouts.and_then(|rollouts| Some(&rollouts.of_path.get(path)?.session));
+    let is_behind = pass
+        .prepared
+        .zip(session)
+        .is_some_and(|(prepared, session)| add_written(&prepared.written, session, &mut before.written));
     if is_unchanged && has_cursor && !is_behind && !(waits && is_at_rest) {
         return Ok(Handed::Unchanged(None));
     }
     let before = continued(pass, before)?;
-    let own = match logs {
-        Some(logs) => logs.own(path),
+    let own = match rollouts {
+        Some(rollouts) => rollouts.own(path),
         None => own_of(path)?,
     };
     let mut gathered = Gathered { session_mtime_ms: pass.stat.mtime_ms, ..Gathered::default() };

@@ -1,5 +1,6 @@
 //! Parses single lines of a rollout: texts, calls, outputs, counts.
 
+use super::super::GivenUp;
 use super::super::calls::{ToolCall, args_hash};
 use super::super::js::{self, RecordText};
 use super::super::measure;
@@ -169,10 +170,7 @@ fn command_of_list(value: Value<'_>) -> Option<Vec<u8>> {
 
 /// Returns a custom tool call. With the rules of the TypeScript package a patch that is no text is an error that ends
 /// the reading.
-pub(super) fn custom_call(
-    payload: Value<'_>,
-    as_reference: bool,
-) -> Result<Option<RolloutCall>, &'static str> {
+pub(super) fn custom_call(payload: Value<'_>, as_reference: bool) -> Result<Option<RolloutCall>, GivenUp> {
     let (Some(id), Some(name)) = (js::any_text(payload, "call_id"), js::any_text(payload, "name")) else {
         return Ok(None);
     };
@@ -182,7 +180,7 @@ pub(super) fn custom_call(
     let mut target = None;
     if name == b"apply_patch" {
         match input.map(|input| js::wtf8(input)) {
-            Some(None) if as_reference => return Err("a patch that is no text"),
+            Some(None) if as_reference => return Err(GivenUp("a patch that is no text")),
             Some(Some(patch)) => target = patched_file(patch).map(<[u8]>::to_vec),
             _ => (),
         }

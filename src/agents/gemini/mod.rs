@@ -16,7 +16,7 @@ use super::activity::{ActivityCall, TurnWords, classify};
 use super::calls::{ToolCall, args_hash, files_touched};
 use super::fidelity::{Coverage, Usage, beyond, token_count};
 use super::js::{self, RecordText};
-use super::ledger_turns::{LedgerTurns, NotedLedger};
+use super::ledger_turns::LedgerTurns;
 use super::lines::{Ending, LineSource};
 use super::measure::{self, UserBlock};
 use super::pass::{
@@ -47,20 +47,14 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
     }
     for project in walk::folders(&root.join("tmp"), as_reference, unreadable) {
         let entries = walk::entries(&project.join("chats"), as_reference, unreadable);
-        let mut add = |path: &Path| {
-            let extra = Some(project.clone());
-            found.push(Candidate {
-                agent: Agent::Gemini,
-                path: path.to_owned(),
-                root: root.to_owned(),
-                extra,
-            });
-        };
-        walk::logs(&entries, as_reference, is_chat, unreadable).iter().for_each(|path| add(path));
+        let candidate = |path| Candidate { agent: Agent::Gemini, path, extra: Some(project.clone()) };
+        let chats = walk::logs(&entries, as_reference, is_chat, unreadable);
+        found.extend(chats.into_iter().map(candidate));
         let is_child = |path: &Path| walk::has_extension(path, "jsonl") && !is_set_aside(path);
         for folder in entries.iter().filter(|entry| entry.is_folder) {
             let children = walk::entries(&folder.path, as_reference, unreadable);
-            walk::logs(&children, as_reference, is_child, unreadable).iter().for_each(|path| add(path));
+            let chats = walk::logs(&children, as_reference, is_child, unreadable);
+            found.extend(chats.into_iter().map(candidate));
         }
     }
     found
@@ -81,17 +75,13 @@ fn is_chat(path: &Path) -> bool {
 /// is read.
 pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<Prepared, AgentsError> {
     if common.options.as_reference {
-        return Ok(Box::new(LedgerTurns::default()));
+        return Ok(Prepared::default());
     }
     let session_of = |candidate: &Candidate| ChatNote::of(&(common.side)(&candidate.path)?)?.session;
     let sessions = LazyCell::new(|| candidates.iter().map(session_of).collect::<Option<HashSet<Vec<u8>>>>());
     let from = common.noted.start(|session| sessions.as_ref().is_none_or(|known| known.contains(session)));
-    Ok(Box::new(LedgerTurns::read(common.home, SOURCE, &common.noted, from)?))
-}
-
-/// Returns how much of the ledger the notes of this reading know.
-pub(super) fn noted_ledger(prepared: &Prepared) -> Option<NotedLedger> {
-    prepared.downcast_ref().map(LedgerTurns::noted)
+    let written = LedgerTurns::read(common.home, SOURCE, &common.noted, from)?;
+    Ok(Prepared { written, ..Prepared::default() })
 }
 
 /// Reads a chat.
@@ -101,7 +91,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 }
 
 fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
-    let in_ledger = pass.prepared::<LedgerTurns>();
+    let in_ledger = pass.prepared.map(|prepared| &prepared.written);
     let mut before = pass.side.and_then(ChatNote::of);
     let is_behind = before.as_mut().is_some_and(|before| before.add_written(in_ledger));
     let is_unchanged =
@@ -245,7 +235,9 @@ fn project_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
         }
     }
     let name = folder.file_name().unwrap_or_default().as_encoded_bytes();
-    if let Ok(text) = disk::read(&pass.candidate.root.join("projects.json")) {
+    // The folders of projects are in the folder `tmp` of a root.
+    let root = folder.ancestors().nth(2)?;
+    if let Ok(text) = disk::read(&root.join("projects.json")) {
         let mut document = Document::default();
         let value = document.parse(trim_js(&text)).ok();
         for (key, value) in value.and_then(|value| value.get("projects")).into_iter().flat_map(Value::members)

@@ -3,7 +3,7 @@
 //! A session is read again when its rows changed.
 
 use super::handing::hand_over;
-use super::session::records::{GivenUp, RecordRules};
+use super::session::records::RecordRules;
 use super::session::{Part, SessionHead, SessionMessage, SpawningTask};
 use crate::agents::AgentsError;
 use crate::agents::js::{self, RecordText};
@@ -91,9 +91,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
             waits: !is_at_rest,
             is_stream: false,
         };
-        let records = session
-            .records(&rules, &copied)
-            .map_err(|GivenUp(reason)| AgentsError::GivenUp { path: path.clone(), reason })?;
+        let records = session.records(&rules, &copied).map_err(|given_up| given_up.at(path))?;
         let has_open = !records.open.is_empty();
         waits |= has_open;
         // A session with unfinished answers is read again even if its rows are unchanged.

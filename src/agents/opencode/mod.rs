@@ -15,13 +15,13 @@ pub(super) use self::handing::gathered_of_stream;
 use self::handing::hand_over;
 pub(super) use self::server::{Received, Request};
 pub(super) use self::session::records::RecordRules;
-use self::session::records::{GivenUp, SessionRecords};
+use self::session::records::SessionRecords;
 use self::session::{Part, SessionHead, SessionMessage, SpawningTask};
 pub(super) use self::stream::StreamState;
 use super::js::{self, RecordText};
 use super::pass::{Agent, Candidate, Gathered, HandOver, Handed, Pass, Reason, RootsOf, Stat};
 use super::walk::Unreadable;
-use super::{AgentsError, walk};
+use super::{AgentsError, GivenUp, walk};
 use crate::disk;
 use crate::scan::json::{Document, Kind, Value, trim_js};
 
@@ -53,8 +53,7 @@ pub(super) fn storage_of(root: &Path) -> PathBuf {
 
 /// Returns the databases under a root, then its session files. A root may be a database itself.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
-    let database =
-        |path: PathBuf| Candidate { agent: Agent::OpenCode, path, root: root.to_owned(), extra: None };
+    let database = |path| Candidate { agent: Agent::OpenCode, path, extra: None };
     if !as_reference && root.is_file() {
         return vec![database(root.to_owned())];
     }
@@ -75,7 +74,7 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
     let storage = storage_of(root);
     for path in walk::logs_below(&storage.join("session"), as_reference, &is_session, unreadable) {
         let messages = storage.join("message").join(path.file_stem().unwrap_or_default());
-        found.push(Candidate { agent: Agent::OpenCode, path, root: root.to_owned(), extra: Some(messages) });
+        found.push(Candidate { agent: Agent::OpenCode, path, extra: Some(messages) });
     }
     found
 }
@@ -151,14 +150,10 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let mut gathered =
         Gathered { session_mtime_ms: pass.stat.mtime_ms.max(folder_stat.mtime_ms), ..Gathered::default() };
     let store = pass.candidate.path.ancestors().nth(3).unwrap_or(Path::new("/")).to_owned();
-    let given_up = |GivenUp(reason)| AgentsError::GivenUp { path: pass.candidate.path.clone(), reason };
     let mut reader = Files { pass, gathered: &mut gathered, newest_ms: folder_stat.mtime_ms };
     let mut session = reader.session()?;
     if let Some(session) = &mut session {
-        session.messages = reader.messages(&store, &session.id).map_err(|error| match error {
-            Stopped::GivenUp(reason) => given_up(reason),
-            Stopped::Error(error) => error,
-        })?;
+        session.messages = reader.messages(&store, &session.id)?;
         if let Some(parent) = session.parent.clone().filter(|_| !options.as_reference) {
             let known = before.as_ref().and_then(|before| before.task.clone());
             session.task = match known {
@@ -182,7 +177,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
                 waits: !options.as_reference && !is_at_rest,
                 is_stream: false,
             };
-            session.records(&rules, &seen).map_err(given_up)?
+            session.records(&rules, &seen).map_err(|given_up| given_up.at(&pass.candidate.path))?
         }
         None => {
             gathered
@@ -220,11 +215,6 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     }
     hand_over(session.as_ref(), records, options, &mut gathered);
     Ok(Handed::Piece(Box::new(gathered), true))
-}
-
-enum Stopped {
-    GivenUp(GivenUp),
-    Error(AgentsError),
 }
 
 /// The JSON files of one session.
@@ -283,11 +273,11 @@ impl Files<'_, '_> {
         Ok(paths.into_iter().filter(|path| walk::has_extension(path, "json")).collect())
     }
 
-    fn messages(&mut self, store: &Path, session: &[u8]) -> Result<Vec<SessionMessage>, Stopped> {
+    fn messages(&mut self, store: &Path, session: &[u8]) -> Result<Vec<SessionMessage>, AgentsError> {
         let folder = store.join("message").join(js::to_utf8(session).as_ref());
         let mut messages = Vec::new();
-        for path in self.json_files(&folder).map_err(Stopped::Error)? {
-            let Some(bytes) = self.bytes(&path).map_err(Stopped::Error)? else { continue };
+        for path in self.json_files(&folder)? {
+            let Some(bytes) = self.bytes(&path)? else { continue };
             let mut document = Document::default();
             let message = match document.parse(trim_js(&bytes)) {
                 Err(_) => Err(Reason::Malformed),
@@ -325,17 +315,17 @@ impl Files<'_, '_> {
         Ok(None)
     }
 
-    fn parts(&mut self, store: &Path, message: &[u8]) -> Result<Vec<Part>, Stopped> {
+    fn parts(&mut self, store: &Path, message: &[u8]) -> Result<Vec<Part>, AgentsError> {
         let folder = store.join("part").join(js::to_utf8(message).as_ref());
         let as_reference = self.pass.options.as_reference;
         let mut parts: Vec<(Vec<u8>, Part)> = Vec::new();
-        for path in self.json_files(&folder).map_err(Stopped::Error)? {
-            let Some(bytes) = self.bytes(&path).map_err(Stopped::Error)? else { continue };
+        for path in self.json_files(&folder)? {
+            let Some(bytes) = self.bytes(&path)? else { continue };
             let mut document = Document::default();
             match document.parse(trim_js(&bytes)) {
                 Err(_) => self.leave_out(&path, bytes.len() as u64, Reason::Malformed),
                 Ok(value) if value.is_null() && as_reference => {
-                    return Err(Stopped::GivenUp(GivenUp("a part that is null")));
+                    return Err(GivenUp("a part that is null").at(&self.pass.candidate.path));
                 }
                 Ok(value) if value.is_null() => self.leave_out(&path, bytes.len() as u64, Reason::NotARecord),
                 Ok(value) => {

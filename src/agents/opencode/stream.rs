@@ -6,8 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::session::records::{Emitted, GivenUp, RecordRules, SessionRecords};
+use super::session::records::{Emitted, RecordRules, SessionRecords};
 use super::session::{Part, SessionHead, SessionMessage};
+use crate::agents::GivenUp;
 use crate::agents::js::{self, RecordText};
 use crate::scan::json::{Document, Kind, Value};
 

@@ -159,8 +159,7 @@ impl Ingest {
         observer: &mut dyn IngestObserver,
         interrupt: &Interrupt,
     ) -> Result<(AgentReport, Vec<SkippedFile>), AgentsError> {
-        let root = path.parent().map(Path::to_owned).unwrap_or_default();
-        let candidate = Candidate { agent: Agent::Claude, path, root, extra: None };
+        let candidate = Candidate { agent: Agent::Claude, path, extra: None };
         let mut run = Run::new(self, observer, interrupt)?;
         run.is_hook = true;
         run.options.part_until = part_until;

@@ -32,7 +32,7 @@ impl Run<'_> {
             threads => threads,
         };
         let reading = &reading;
-        self.own_end = noted_ledger(agent, reading.prepared.as_ref()).map(|noted| noted.bytes);
+        self.own_end = reading.noted().map(|noted| noted.bytes);
         self.is_shared = false;
         // Most logs are as the last run has left them, and a look at them takes less time than giving them to a reader.
         let (unchanged, changed): (Vec<&Candidate>, Vec<_>) =
@@ -85,7 +85,7 @@ impl Run<'_> {
                 },
             )
         });
-        self.noted = noted_ledger(agent, reading.prepared.as_ref());
+        self.noted = reading.noted();
         self.projects = projects;
         match result {
             Ok(()) => Ok(()),
@@ -202,6 +202,11 @@ struct LogReading<'c> {
 }
 
 impl LogReading<'_> {
+    /// How much of the ledger the notes know with what was read so far.
+    fn noted(&self) -> Option<NotedLedger> {
+        self.prepared.as_ref().map(|prepared| prepared.written.noted())
+    }
+
     /// Returns whether nothing is new in a log.
     fn is_unchanged(&self, candidate: &Candidate) -> bool {
         let cursor = self.cursors.get(candidate.path.as_path());

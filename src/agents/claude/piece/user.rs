@@ -123,7 +123,7 @@ impl Piece<'_> {
         }
         if self.log.options.as_reference && blocks.iter().any(|block| measure::has_special_token(&block.text))
         {
-            return Err(given_up(self.log.path, "a special token of the tokenizer in a text"));
+            return Err(GivenUp("a special token of the tokenizer in a text").at(self.log.path));
         }
         if blocks.is_empty() {
             return Ok(false);

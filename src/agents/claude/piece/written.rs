@@ -109,7 +109,7 @@ impl<'p> Piece<'p> {
             let mut text = RecordText::after(std::mem::take(&mut gathered.texts), "claude-code");
             message
                 .write_turn(&mut text, before + index, &path, agent.as_deref(), log.projects)
-                .map_err(|reason| given_up(log.path, reason))?;
+                .map_err(|given_up| given_up.at(log.path))?;
             let (texts, text) = text.finish_in();
             gathered.texts = texts;
             let mut record = PassRecord { owner: Some(index as u32), ..PassRecord::at(text) };

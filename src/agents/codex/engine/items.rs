@@ -4,7 +4,7 @@ use super::*;
 
 impl Engine<'_> {
     /// Returns whether the item has something to keep.
-    pub(super) fn response_item(&mut self, line: &RolloutLine<'_>) -> Result<bool, RolloutGivenUp> {
+    pub(super) fn response_item(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
         let payload = line.payload;
         match line.payload_kind {
             b"message" => return self.message(line),
@@ -37,9 +37,7 @@ impl Engine<'_> {
                 }
                 let call = match kind {
                     b"function_call" => parts::function_call(payload, as_reference),
-                    b"custom_tool_call" => {
-                        parts::custom_call(payload, as_reference).map_err(RolloutGivenUp)?
-                    }
+                    b"custom_tool_call" => parts::custom_call(payload, as_reference)?,
                     _ if as_reference => None,
                     kind => parts::builtin_call(payload, kind),
                 };
@@ -51,7 +49,7 @@ impl Engine<'_> {
         Ok(true)
     }
 
-    fn message(&mut self, line: &RolloutLine<'_>) -> Result<bool, RolloutGivenUp> {
+    fn message(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
         let is_user = match js::any_text(line.payload, "role") {
             Some(b"user") => true,
             Some(b"assistant") => false,
@@ -84,14 +82,9 @@ impl Engine<'_> {
         Ok(true)
     }
 
-    fn add_block(
-        &mut self,
-        call: Option<&[u8]>,
-        text: &[u8],
-        line: &RolloutLine<'_>,
-    ) -> Result<(), RolloutGivenUp> {
+    fn add_block(&mut self, call: Option<&[u8]>, text: &[u8], line: &RolloutLine<'_>) -> Result<(), GivenUp> {
         if self.rules.as_reference && measure::has_special_token(text) {
-            return Err(RolloutGivenUp("a text with a special token"));
+            return Err(GivenUp("a text with a special token"));
         }
         if self.is_in_replay() {
             return Ok(());
@@ -176,7 +169,7 @@ impl Engine<'_> {
         (call_index, event_index)
     }
 
-    fn result(&mut self, call: &[u8], line: &RolloutLine<'_>) -> Result<(), RolloutGivenUp> {
+    fn result(&mut self, call: &[u8], line: &RolloutLine<'_>) -> Result<(), GivenUp> {
         if self.is_in_replay() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Folder, Part, SessionHead, SessionMessage, SpawningTask, Tool};
+use crate::agents::GivenUp;
 use crate::agents::activity::{TurnWords, classify};
 use crate::agents::calls::{ToolCall, files_touched};
 use crate::agents::fidelity::Usage;
@@ -11,10 +12,6 @@ use crate::agents::measure::{self, UserBlock};
 use crate::agents::pass::{ContentMode, RecordTexts};
 use crate::agents::project::ProjectKeys;
 use crate::record::time::civil;
-
-/// A value at which the TypeScript package gives a session up.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::agents) struct GivenUp(pub &'static str);
 
 /// How records are made.
 pub(in crate::agents) struct RecordRules<'r> {
