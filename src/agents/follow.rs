@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::opencode::{Received, RecordRules, Request, StreamState, gathered_of_stream};
+use super::opencode::{Received, RecordRules, Request, StreamState};
 use super::pass::{Agent, Gathered};
 use super::report::IngestObserver;
 use super::run::{Ingest, Run};
@@ -155,7 +155,7 @@ impl Ingest {
             match stream.state.flush(session, &rules) {
                 // The TypeScript package gives the stream up, and forgets the event.
                 Err(reason) => return Ok(StreamStep::Ended(reason.0.to_owned())),
-                Ok((session, records)) => gathered = gathered_of_stream(&session, records),
+                Ok(records) => gathered = records,
             }
             gathered.session_mtime_ms = run.options.now_ms;
         }

@@ -27,6 +27,7 @@ mod burn_database;
 mod calls;
 mod claude;
 mod codex;
+mod content;
 mod cursors;
 mod error;
 mod fidelity;

@@ -422,36 +422,10 @@ pub(super) struct Gathered {
     pub told: Option<Box<super::claude::LogFacts>>,
 }
 
-/// The records of a session as JSON texts. No record depends on another.
-#[derive(Debug, Default)]
-pub(super) struct RecordTexts {
-    pub turns: Vec<Vec<u8>>,
-    pub content: Vec<Vec<u8>>,
-    pub compactions: Vec<Vec<u8>>,
-    pub relationships: Vec<Vec<u8>>,
-    pub events: Vec<Vec<u8>>,
-    pub user_turns: Vec<Vec<u8>>,
-    pub calls: u64,
-    pub has_result_content: bool,
-}
-
 impl Gathered {
-    /// Replaces the records by these records of `session`.
-    pub(super) fn hold(&mut self, texts: RecordTexts, session: Option<Vec<u8>>) {
-        let mut given = |texts: Vec<Vec<u8>>| -> Vec<PassRecord> {
-            texts.iter().map(|text| PassRecord::kept(&mut self.texts, text)).collect()
-        };
-        self.read_turns = texts.turns.len() as u64;
-        self.turns = given(texts.turns);
-        self.content = given(texts.content);
-        self.compactions = given(texts.compactions);
-        self.relationships = given(texts.relationships);
-        self.tool_result_events = given(texts.events);
-        self.user_turns = given(texts.user_turns);
-        self.calls = texts.calls;
-        self.has_result_content = texts.has_result_content;
-        self.content_session.clone_from(&session);
-        self.session_id = session;
+    /// Keeps the text of a record for one of the lists.
+    pub(super) fn keep(&mut self, text: &[u8]) -> PassRecord {
+        PassRecord::kept(&mut self.texts, text)
     }
 
     /// Returns the text of a record.

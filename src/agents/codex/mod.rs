@@ -406,7 +406,7 @@ fn read_as_reference(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Han
     let mut takes = |line: &RolloutLine<'_>| engine.line(line).map_err(|given_up| given_up.at(path));
     each_line(pass, resumption.at, 0, &mut gathered, &mut takes)?;
     gathered.cursor = Some(engine.cursor(pass.stat.inode, pass.stat.mtime_ms));
-    hand_over(&mut engine, 0, &mut HashMap::new(), false, &mut gathered);
+    engine.hand_over(0, &mut HashMap::new(), false, &mut gathered);
     Ok(Handed::Piece(Box::new(gathered), true))
 }
 
@@ -450,9 +450,7 @@ fn read_by_our_rules(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Han
     }
     gathered.open_messages = u64::from(is_open);
     let mut written = before.written;
-    let waits = hand_over(&mut engine, before.end, &mut written, is_at_rest, &mut gathered);
-    let session = engine.session().to_vec();
-    gathered.session_id = Some(session).filter(|session| !session.is_empty());
+    let waits = engine.hand_over(before.end, &mut written, is_at_rest, &mut gathered);
     let tail = tail_of(path, end)?;
     let note = RolloutNote { stat: pass.stat, end, tail, changed_ms, waits: waits || is_open, written };
     gathered.side = Some(side_of(&note, &own));
@@ -573,27 +571,4 @@ fn kind_of(line: &RolloutLine<'_>) -> String {
         Kind::Object if !line.payload_kind.is_empty() => format!("{kind} {}", js::to_utf8(line.payload_kind)),
         _ => kind.into_owned(),
     }
-}
-
-/// Adds the records to the pass. Returns whether a turn waits for more lines.
-fn hand_over(
-    engine: &mut Engine<'_>,
-    from: u64,
-    written: &mut HashMap<Vec<u8>, Written>,
-    is_at_rest: bool,
-    gathered: &mut Gathered,
-) -> bool {
-    let records = engine.records(from, written, is_at_rest);
-    let session = Some(engine.session().to_vec()).filter(|session| !session.is_empty());
-    gathered.hold(records.texts, session);
-    for (index, (turn, stamp)) in gathered.turns.iter_mut().zip(records.stamps).enumerate() {
-        turn.stamp = stamp;
-        // A turn that the ledger has under another session is dropped.
-        turn.owner = Some(index as u32);
-    }
-    for (user_turn, other_id) in gathered.user_turns.iter_mut().zip(records.other_ids) {
-        user_turn.other_id = other_id;
-    }
-    gathered.cwd = engine.folder().map(<[u8]>::to_vec).or(records.first_project);
-    records.waits
 }

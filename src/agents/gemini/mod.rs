@@ -14,6 +14,7 @@ use self::chat::{Chat, ChatMessage};
 use self::note::{ChatNote, WrittenMessage};
 use super::activity::{ActivityCall, TurnWords, classify};
 use super::calls::{ToolCall, args_hash, files_touched};
+use super::content::ContentHead;
 use super::fidelity::{Coverage, Usage, beyond, token_count};
 use super::js::{self, RecordText};
 use super::ledger_turns::LedgerTurns;
@@ -417,10 +418,6 @@ impl Writer<'_> {
             record.raw("subagent", &subagent.finish());
         }
         message.coverage.write_fidelity(&mut record);
-        let for_activity = |call: &'_ ToolCall| {
-            let call = call.for_activity();
-            ActivityCall { name: name_for_activity(call.name), ..call }
-        };
         let words = TurnWords {
             prompt,
             answer: &message.words,
@@ -483,49 +480,37 @@ impl Writer<'_> {
         event.finish()
     }
 
-    fn add_content(&self, asked: &[ParsedMessage], message: &ParsedMessage, gathered: &mut Gathered) {
-        let of = |message: &ParsedMessage, role: &str, kind: &str| {
-            let mut record = RecordText::of(SOURCE);
-            record.text("sessionId", &self.chat.session);
-            record.text("messageId", &message.id);
-            record.text("ts", &message.ts);
-            record.text("role", role.as_bytes());
-            record.text("kind", kind.as_bytes());
-            record
-        };
-        let mut add_text = |message: &ParsedMessage, role: &str, kind: &str, text: &[u8]| {
-            if !text.is_empty() {
-                let mut record = of(message, role, kind);
-                record.text("text", text);
-                gathered.content.push(PassRecord::kept(&mut gathered.texts, &record.finish()));
-            }
-        };
-        for prompt in asked.iter().filter(|prompt| !prompt.id.is_empty()) {
-            add_text(prompt, "user", "text", &prompt.words);
-        }
-        add_text(message, "assistant", "thinking", &message.thoughts);
-        add_text(message, "assistant", "text", &message.words);
-        for call in &message.calls {
-            let mut use_ = RecordText::default();
-            use_.text("id", &call.call.id);
-            use_.text("name", &call.call.name);
-            use_.raw("input", &call.input);
-            let mut record = of(message, "assistant", "tool_use");
-            record.raw("toolUse", &use_.finish());
-            gathered.content.push(PassRecord::kept(&mut gathered.texts, &record.finish()));
-            if call.status.is_none() {
-                continue;
-            }
-            gathered.has_result_content = true;
-            let mut result = RecordText::default();
-            result.text("toolUseId", &call.call.id);
-            result.raw("content", &call.result);
-            result.flag_if("isError", call.call.is_error);
-            let mut record = of(message, "tool_result", "tool_result");
-            record.raw("toolResult", &result.finish());
-            gathered.content.push(PassRecord::kept(&mut gathered.texts, &record.finish()));
-        }
+    fn content_head<'m>(&'m self, message: &'m ParsedMessage) -> ContentHead<'m> {
+        let ParsedMessage { id, ts, .. } = message;
+        ContentHead { source: SOURCE, session: &self.chat.session, message: id, ts }
     }
+
+    fn add_content(&self, asked: &[ParsedMessage], message: &ParsedMessage, gathered: &mut Gathered) {
+        let mut add = |record: Vec<u8>| {
+            let record = gathered.keep(&record);
+            gathered.content.push(record);
+        };
+        for prompt in asked.iter().filter(|prompt| !prompt.id.is_empty() && !prompt.words.is_empty()) {
+            add(self.content_head(prompt).text("user", "text", &prompt.words));
+        }
+        let head = self.content_head(message);
+        for (kind, text) in [("thinking", &message.thoughts), ("text", &message.words)] {
+            if !text.is_empty() {
+                add(head.text("assistant", kind, text));
+            }
+        }
+        for GeminiCall { call, input, result, status, .. } in &message.calls {
+            add(head.tool_use(&call.id, &call.name, input));
+            if status.is_some() {
+                add(head.tool_result(&call.id, result, call.is_error));
+            }
+        }
+        gathered.has_result_content |= message.results() > 0;
+    }
+}
+
+fn for_activity(call: &ToolCall) -> ActivityCall<'_> {
+    ActivityCall { name: name_for_activity(&call.name), ..call.for_activity() }
 }
 
 /// The common name of a tool, which other agents' tools with the same purpose have.

@@ -2,7 +2,7 @@
 //!
 //! A session is read again when its rows changed.
 
-use super::handing::hand_over;
+use super::hand_over;
 use super::session::records::RecordRules;
 use super::session::{Part, SessionHead, SessionMessage, SpawningTask};
 use crate::agents::AgentsError;
@@ -91,13 +91,12 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
             waits: !is_at_rest,
             is_stream: false,
         };
-        let records = session.records(&rules, &copied).map_err(|given_up| given_up.at(path))?;
-        let has_open = !records.open.is_empty();
+        let told = hand_over(&session, &rules, &copied, pass, &mut gathered)?;
+        let has_open = !told.open.is_empty();
         waits |= has_open;
         // A session with unfinished answers is read again even if its rows are unchanged.
         digests.push((session.id.clone(), if has_open { Vec::new() } else { digest }));
         costs.insert(session.id.clone(), session.reported_usd());
-        hand_over(Some(&session), records, pass.options, &mut gathered);
         if !hand(Handed::Piece(Box::new(gathered), false)) {
             return Ok(());
         }

@@ -3,7 +3,6 @@
 //! Touches only OpenCode's files, for reading. One session is in memory at a time.
 
 mod database;
-mod handing;
 mod server;
 mod session;
 mod stream;
@@ -11,11 +10,9 @@ mod stream;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-pub(super) use self::handing::gathered_of_stream;
-use self::handing::hand_over;
 pub(super) use self::server::{Received, Request};
+use self::session::records::HandedMessages;
 pub(super) use self::session::records::RecordRules;
-use self::session::records::SessionRecords;
 use self::session::{Part, SessionHead, SessionMessage, SpawningTask};
 pub(super) use self::stream::StreamState;
 use super::js::{self, RecordText};
@@ -167,7 +164,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let noted_ms = if is_moving { Some(options.now_ms) } else { before.as_ref().and_then(|b| b.changed_ms) };
     let changed_ms = options.seen_ms(newest_ms, noted_ms);
     let is_at_rest = options.has_settled(newest_ms, changed_ms);
-    let records = match &session {
+    let told = match &session {
         Some(session) => {
             let rules = RecordRules {
                 as_reference: options.as_reference,
@@ -177,13 +174,12 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
                 waits: !options.as_reference && !is_at_rest,
                 is_stream: false,
             };
-            session.records(&rules, &seen).map_err(|given_up| given_up.at(&pass.candidate.path))?
+            hand_over(session, &rules, &seen, pass, &mut gathered)?
         }
         None => {
-            gathered
-                .left_out
-                .add(options, (0, pass.stat.size_bytes), Reason::NotARecord, || "no session".to_owned());
-            SessionRecords::default()
+            let place = (0, pass.stat.size_bytes);
+            gathered.left_out.add(options, place, Reason::NotARecord, || "no session".to_owned());
+            HandedMessages::default()
         }
     };
     if session.is_some() || options.as_reference {
@@ -191,13 +187,13 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
         new_cursor.text("kind", b"opencode");
         new_cursor.number("inode", pass.stat.inode as f64);
         new_cursor.number("mtimeMs", folder_stat.mtime_ms);
-        let all: Vec<&Vec<u8>> = seen_before.iter().chain(&records.seen).collect();
+        let all: Vec<&Vec<u8>> = seen_before.iter().chain(&told.seen).collect();
         new_cursor.texts("seenMessageIds", &all);
         gathered.cursor = Some(new_cursor.finish());
     }
     if !options.as_reference {
         let mut side = RecordText::default();
-        side.flag("isWaiting", !records.open.is_empty());
+        side.flag("isWaiting", !told.open.is_empty());
         side.number("sessionMtimeMs", pass.stat.mtime_ms);
         side.number("newestMs", newest_ms);
         if let Some(session) = &session {
@@ -213,8 +209,32 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
         side.maybe_number("changedMs", changed_ms);
         gathered.side = Some(side.finish());
     }
-    hand_over(session.as_ref(), records, options, &mut gathered);
     Ok(Handed::Piece(Box::new(gathered), true))
+}
+
+/// Adds the records of a session to the pass, and names the answers that are left out or have values that are no counts.
+fn hand_over(
+    session: &SessionHead,
+    rules: &RecordRules<'_>,
+    seen: &HashSet<Vec<u8>>,
+    pass: &Pass<'_>,
+    gathered: &mut Gathered,
+) -> Result<HandedMessages, AgentsError> {
+    let told = session.hand_over(rules, seen, gathered).map_err(|error| error.at(&pass.candidate.path))?;
+    let mut name = |id: &[u8], reason, detail: &str| {
+        let detail = || format!("message {} {detail}", js::to_utf8(id));
+        gathered.left_out.add(pass.options, (0, 0), reason, detail);
+    };
+    for id in &told.open {
+        name(id, Reason::OpenMessage, "is not complete");
+    }
+    for (id, counts) in &told.invalid {
+        name(id, Reason::InvalidCount, &format!("has no count of {}", counts.join(", ")));
+    }
+    for id in &told.undated {
+        name(id, Reason::NotARecord, "has a time that no date has");
+    }
+    Ok(told)
 }
 
 /// The JSON files of one session.

@@ -6,10 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::session::records::{Emitted, RecordRules, SessionRecords};
+use super::session::records::{Emitted, RecordRules};
 use super::session::{Part, SessionHead, SessionMessage};
 use crate::agents::GivenUp;
 use crate::agents::js::{self, RecordText};
+use crate::agents::pass::Gathered;
 use crate::scan::json::{Document, Kind, Value};
 
 /// The parts, each with the key under which a later part replaces it.
@@ -174,12 +175,12 @@ impl StreamState {
         self.parts.retain(|(of, _), _| of != session);
     }
 
-    /// Returns the present state of the session, and the records that are new in it.
+    /// Returns the records that are new in a session.
     pub(in crate::agents) fn flush(
         &mut self,
         id: &[u8],
         rules: &RecordRules<'_>,
-    ) -> Result<(SessionHead, SessionRecords), GivenUp> {
+    ) -> Result<Gathered, GivenUp> {
         let mut session = self.sessions.get(id).cloned().unwrap_or_default();
         session.messages = self.messages.get(id).cloned().unwrap_or_default();
         for message in &mut session.messages {
@@ -188,13 +189,12 @@ impl StreamState {
             parts.sort_by(|(_, a, _), (_, b, _)| js::compare_utf16(a, b));
             message.parts = parts.into_iter().map(|(_, _, part)| part).collect();
         }
-        let seen: HashSet<Vec<u8>> = self.written.iter().cloned().collect();
+        let mut gathered = Gathered::default();
         // An event that cannot be written changes nothing.
-        let mut emitted = self.emitted.clone();
-        let records = session.stream_records(rules, &seen, &mut emitted)?;
-        self.emitted = emitted;
-        self.written.extend(records.seen.iter().cloned());
-        Ok((session, records))
+        let (mut written, mut emitted) = (self.written.clone(), self.emitted.clone());
+        session.flush(rules, &mut written, &mut emitted, &mut gathered)?;
+        (self.written, self.emitted) = (written, emitted);
+        Ok(gathered)
     }
 }
 

@@ -1,43 +1,18 @@
-//! Returns the records of all turns that ended, and the usage of turns that were written.
+//! Hands over the records of all turns that ended, and notes the usage of turns that were written.
 
 use super::*;
 
-/// The records of one reading.
-#[derive(Default)]
-pub(in crate::agents::codex) struct Records {
-    pub texts: RecordTexts,
-    /// The stamp of each turn, if it has one.
-    pub stamps: Vec<Option<Vec<u8>>>,
-    /// The other id of each user turn, if it has one.
-    pub other_ids: Vec<Option<Id>>,
-    pub first_project: Option<Vec<u8>>,
-    /// Turns of a parent whose own log is gone.
-    pub replayed_turns: u64,
-    /// Whether a written turn has used more tokens since, and may use more.
-    pub waits: bool,
-}
-
 impl Engine<'_> {
-    /// Returns the session at the last end of a turn.
-    pub(in crate::agents::codex) fn session(&self) -> &[u8] {
-        &self.frozen.session
-    }
-
-    /// Returns the folder of the session.
-    pub(in crate::agents::codex) fn folder(&self) -> Option<&[u8]> {
-        self.frozen.folder.as_deref()
-    }
-
-    /// Returns all records whose turns ended after byte `from`. `written` has the usage of turns that were written
-    /// before, by id, and is updated.
-    pub(in crate::agents::codex) fn records(
+    /// Adds all records whose turns ended after byte `from` to the pass. `written` has the usage of turns that were written
+    /// before, by id, and is updated. Returns whether a written turn has used more tokens since, and may use more.
+    pub(in crate::agents::codex) fn hand_over(
         &mut self,
         from: u64,
         written: &mut HashMap<Vec<u8>, Written>,
         is_at_rest: bool,
-    ) -> Records {
-        let mut records = Records::default();
-        let is_full = self.rules.content == ContentMode::Full;
+        gathered: &mut Gathered,
+    ) -> bool {
+        let mut waits = false;
         let frozen = self.frozen.clone();
         let turns = std::mem::take(&mut self.turns);
         let turns = &turns[..frozen.turns];
@@ -58,7 +33,7 @@ impl Engine<'_> {
         for (at, turn) in turns.iter().enumerate() {
             let turn_index = index;
             if !self.rules.as_reference && turn.same_as.is_some() {
-                self.content_of(turn, from, &mut records, is_full);
+                self.content_of(turn, from, gathered);
                 continue;
             }
             index += 1;
@@ -81,7 +56,7 @@ impl Engine<'_> {
                     now.times += 1;
                     is_written = false;
                 } else {
-                    records.waits |= has_more;
+                    waits |= has_more;
                     let calls = if has_more { before.calls } else { before.calls.max(now.calls) };
                     now = Written { calls, is_from_ledger: false, ..before };
                 }
@@ -89,56 +64,62 @@ impl Engine<'_> {
             written_now.insert(turn.id.clone(), now);
             if !is_written {
                 let place = TurnPlace { id: &id, index: turn_index, first_call, has_usage: has_usage[at] };
-                records.texts.turns.push(self.turn_record(turn, &place, usage));
-                records.stamps.push(self.stamp_of(turn, &id, usage, sizes[at]));
-                records.replayed_turns += u64::from(turn.is_replay);
+                // A turn that the ledger has under another session is dropped.
+                let owner = Some(gathered.turns.len() as u32);
+                let stamp = self.stamp_of(turn, &id, usage, sizes[at]);
+                let record = gathered.keep(&self.turn_record(turn, &place, usage));
+                gathered.turns.push(PassRecord { owner, stamp, ..record });
             }
-            self.content_of(turn, from, &mut records, is_full);
+            self.content_of(turn, from, gathered);
         }
         // Turns that a cut log has no more stay written.
         written.extend(written_now);
-        let wanted = |at: u64| at > from;
-        for made in &self.events[..frozen.events] {
-            if wanted(made.at) {
-                records.texts.events.push(self.event_record(&made.what));
-            }
+        for made in self.events[..frozen.events].iter().filter(|made| made.at > from) {
+            let record = gathered.keep(&self.event_record(&made.what));
+            gathered.tool_result_events.push(record);
         }
-        let texts = |made: &[Made<Vec<u8>>]| -> Vec<Vec<u8>> {
-            made.iter().filter(|made| wanted(made.at)).map(|made| made.what.clone()).collect()
-        };
-        records.texts.relationships = texts(&self.relationships[..frozen.relationships]);
-        records.texts.compactions = texts(&self.compactions[..frozen.compactions]);
-        for made in self.user_turns[..frozen.user_turns].iter().filter(|made| wanted(made.at)) {
-            records.texts.user_turns.push(made.what.text.clone());
-            records.other_ids.push(made.what.other_id);
+        for made in self.relationships[..frozen.relationships].iter().filter(|made| made.at > from) {
+            let record = gathered.keep(&made.what);
+            gathered.relationships.push(record);
         }
-        records
+        for made in self.compactions[..frozen.compactions].iter().filter(|made| made.at > from) {
+            let record = gathered.keep(&made.what);
+            gathered.compactions.push(record);
+        }
+        for UserTurn { text, other_id } in
+            self.user_turns[..frozen.user_turns].iter().filter(|made| made.at > from).map(|made| &made.what)
+        {
+            let record = gathered.keep(text);
+            gathered.user_turns.push(PassRecord { other_id: *other_id, ..record });
+        }
+        gathered.read_turns = gathered.turns.len() as u64;
+        gathered.session_id = Some(frozen.session).filter(|session| !session.is_empty());
+        gathered.content_session.clone_from(&gathered.session_id);
+        gathered.cwd = frozen.folder.or(gathered.cwd.take());
+        waits
     }
 
-    fn content_of(&self, turn: &Turn, from: u64, records: &mut Records, is_full: bool) {
+    /// Adds the content of a turn, and its folder if no turn before it had one.
+    fn content_of(&self, turn: &Turn, from: u64, gathered: &mut Gathered) {
         if turn.is_replay || (!self.rules.as_reference && turn.closed_at <= from) {
             return;
         }
-        if records.first_project.is_none() {
-            records.first_project = turn.project.clone();
+        gathered.cwd = gathered.cwd.take().or_else(|| turn.project.clone());
+        gathered.calls += turn.calls.len() as u64;
+        if self.rules.content != ContentMode::Full {
+            return;
         }
-        records.texts.calls += turn.calls.len() as u64;
-        for line in turn.content.iter().filter(|_| is_full) {
-            if line.session.is_empty() {
-                continue;
-            }
-            let mut record = RecordText::of("codex");
-            record.text("sessionId", &line.session);
-            record.text("messageId", &turn.id);
-            record.text("ts", &line.ts);
-            record.text("role", line.role.as_bytes());
-            record.text("kind", line.kind.as_bytes());
+        for line in turn.content.iter().filter(|line| !line.session.is_empty()) {
+            let head =
+                ContentHead { source: "codex", session: &line.session, message: &turn.id, ts: &line.ts };
+            let mut record = head.begin(line.role, line.kind);
             match line.body.0 {
                 "text" => record.text("text", &line.body.1),
                 key => record.raw(key, &line.body.1),
             }
-            records.texts.has_result_content |= line.kind == "tool_result";
-            records.texts.content.push(record.finish());
+            gathered.has_result_content |= line.kind == "tool_result";
+            let record = gathered.keep(&record.finish());
+            gathered.content.push(record);
         }
     }
 

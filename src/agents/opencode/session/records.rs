@@ -6,10 +6,11 @@ use super::{Folder, Part, SessionHead, SessionMessage, SpawningTask, Tool};
 use crate::agents::GivenUp;
 use crate::agents::activity::{TurnWords, classify};
 use crate::agents::calls::{ToolCall, files_touched};
+use crate::agents::content::ContentHead;
 use crate::agents::fidelity::Usage;
 use crate::agents::js::RecordText;
 use crate::agents::measure::{self, UserBlock};
-use crate::agents::pass::{ContentMode, RecordTexts};
+use crate::agents::pass::{ContentMode, Gathered};
 use crate::agents::project::ProjectKeys;
 use crate::record::time::civil;
 
@@ -47,10 +48,9 @@ impl Emitted {
     }
 }
 
-/// The records of a session.
+/// The messages of a session whose records were handed over, and those that made none.
 #[derive(Debug, Default)]
-pub(in crate::agents) struct SessionRecords {
-    pub texts: RecordTexts,
+pub(in crate::agents) struct HandedMessages {
     /// The answers in the order of the pass, then the prompts with a compaction.
     pub seen: Vec<Vec<u8>>,
     /// Answers that are not finished.
@@ -59,23 +59,19 @@ pub(in crate::agents) struct SessionRecords {
     pub invalid: Vec<(Vec<u8>, Vec<&'static str>)>,
     /// Messages whose time no date has.
     pub undated: Vec<Vec<u8>>,
-    pub folder: Option<Vec<u8>>,
 }
 
 impl SessionHead {
-    /// Returns the records of all answers whose ids are not in `seen`.
-    pub(in crate::agents::opencode) fn records(
+    /// Adds the records of all answers whose ids are not in `seen` to the pass.
+    pub(in crate::agents::opencode) fn hand_over(
         &self,
         rules: &RecordRules<'_>,
         seen: &HashSet<Vec<u8>>,
-    ) -> Result<SessionRecords, GivenUp> {
-        let mut records = SessionRecords { folder: self.directory.clone(), ..SessionRecords::default() };
+        gathered: &mut Gathered,
+    ) -> Result<HandedMessages, GivenUp> {
+        let mut records = HandedMessages::default();
         let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
-        let ts =
-            |message: &SessionMessage| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
-
-        let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
-        records.texts.relationships = self.relationships(rules, first_ts.as_deref());
+        self.begin(rules, &answers, gathered)?;
         if !rules.as_reference {
             let undated = self.messages.iter().filter(|message| iso(message.created_ms).is_none());
             records.undated = undated.map(|message| message.id.clone()).collect();
@@ -102,31 +98,20 @@ impl SessionHead {
                 }
                 continue;
             }
-            let before = index.checked_sub(1).map(|at| answers[at]);
-            let ts = ts(answer)?;
-            let prompt = prompts.iter().rev().find(|prompt| prompt.created_ms <= answer.created_ms).copied();
-            let usage = if rules.as_reference {
-                answer.usage.or_zero()
-            } else {
-                answer.settled_usage(self.version.as_deref())
-            };
+            let usage = self.usage_of(rules, answer);
             records.seen.push(answer.id.clone());
             let invalid = usage.invalid_counts();
             if !invalid.is_empty() {
                 records.invalid.push((answer.id.clone(), invalid));
             }
-            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage)?;
-            records.texts.turns.push(turn);
-            self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
-            if rules.content == ContentMode::Full {
-                self.add_content(rules, &mut records, answer, &ts, prompt)?;
-            }
+            self.add_answer(rules, &answers, index, &prompts, gathered)?;
             let shared: Vec<&Tool> = answer.shared_tools().collect();
             for tool in &shared {
                 let call_index = call_counts.entry(tool.call.clone().unwrap_or_default()).or_default();
                 let numbers = (*call_index, next_event);
-                let shares = shared.len();
-                records.texts.events.push(answer.event_record(rules, tool, &ts, usage, shares, numbers));
+                let event = answer.event_record(rules, tool, usage, shared.len(), numbers)?;
+                let event = gathered.keep(&event);
+                gathered.tool_result_events.push(event);
                 *call_index += 1;
                 next_event += 1;
             }
@@ -136,34 +121,30 @@ impl SessionHead {
             let before = answers.iter().rev().find(|answer| answer.created_ms < prompt.created_ms);
             let mut record = RecordText::of("opencode");
             record.text("sessionId", &self.id);
-            record.text("ts", ts(prompt)?.as_bytes());
+            record.text("ts", prompt.ts()?.as_bytes());
             if let Some(before) = before {
                 record.text("precedingMessageId", &before.id);
                 record.number("tokensBeforeCompact", before.usage.or_zero().cache_read);
             }
-            records.texts.compactions.push(record.finish());
+            let record = gathered.keep(&record.finish());
+            gathered.compactions.push(record);
             records.seen.push(prompt.id.clone());
         }
+        gathered.open_messages = records.open.len() as u64;
         Ok(records)
     }
 
-    /// Returns the records that a flush of a stream adds. An answer is written when it has tokens or a finished step.
-    pub(in crate::agents::opencode) fn stream_records(
+    /// Adds the records of a flush of a stream, and the ids of its answers to `seen`. An answer is written when it has tokens or
+    /// a finished step.
+    pub(in crate::agents::opencode) fn flush(
         &self,
         rules: &RecordRules<'_>,
-        seen: &HashSet<Vec<u8>>,
+        seen: &mut Vec<Vec<u8>>,
         emitted: &mut Emitted,
-    ) -> Result<SessionRecords, GivenUp> {
-        let mut records = SessionRecords { folder: self.directory.clone(), ..SessionRecords::default() };
+        gathered: &mut Gathered,
+    ) -> Result<(), GivenUp> {
         let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
-        let ts =
-            |message: &SessionMessage| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
-        let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
-        records.texts.relationships = self.relationships(rules, first_ts.as_deref());
-        let usage_of = |answer: &SessionMessage| match rules.as_reference {
-            true => answer.usage.or_zero(),
-            false => answer.settled_usage(self.version.as_deref()),
-        };
+        self.begin(rules, &answers, gathered)?;
         let mut call_counts = HashMap::<Vec<u8>, usize>::new();
         let known: HashSet<Vec<u8>> = emitted.results.iter().cloned().collect();
         for answer in answers.iter().filter(|answer| answer.is_final()) {
@@ -180,27 +161,70 @@ impl SessionHead {
                 }
                 emitted.results.push(key);
                 let numbers = (index, emitted.next_number(&self.id));
-                let (usage, shares) = (usage_of(answer), shared.len());
-                let event = answer.event_record(rules, tool, &ts(answer)?, usage, shares, numbers);
-                records.texts.events.push(event);
+                let usage = self.usage_of(rules, answer);
+                let event = answer.event_record(rules, tool, usage, shared.len(), numbers)?;
+                let event = gathered.keep(&event);
+                gathered.tool_result_events.push(event);
             }
         }
+        let known: HashSet<Vec<u8>> = seen.iter().cloned().collect();
         for (index, answer) in answers.iter().enumerate() {
-            if !answer.is_final() || seen.contains(&answer.id) {
-                continue;
-            }
-            let before = index.checked_sub(1).map(|at| answers[at]);
-            let ts = ts(answer)?;
-            let prompt = prompts.iter().rev().find(|prompt| prompt.created_ms <= answer.created_ms).copied();
-            records.seen.push(answer.id.clone());
-            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage_of(answer))?;
-            records.texts.turns.push(turn);
-            self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
-            if rules.content == ContentMode::Full {
-                self.add_content(rules, &mut records, answer, &ts, prompt)?;
+            if answer.is_final() && !known.contains(&answer.id) {
+                seen.push(answer.id.clone());
+                self.add_answer(rules, &answers, index, &prompts, gathered)?;
             }
         }
-        Ok(records)
+        Ok(())
+    }
+
+    /// Adds the relationships and the session.
+    fn begin(
+        &self,
+        rules: &RecordRules<'_>,
+        answers: &[&SessionMessage],
+        gathered: &mut Gathered,
+    ) -> Result<(), GivenUp> {
+        let first_ts = answers.first().map(|answer| answer.ts()).transpose()?;
+        for row in self.relationships(rules, first_ts.as_deref()) {
+            let row = gathered.keep(&row);
+            gathered.relationships.push(row);
+        }
+        gathered.session_id = Some(self.id.clone());
+        gathered.content_session = Some(self.id.clone());
+        gathered.cwd.clone_from(&self.directory);
+        Ok(())
+    }
+
+    /// Adds the turn of an answer, the user turn before it, and their content.
+    fn add_answer(
+        &self,
+        rules: &RecordRules<'_>,
+        answers: &[&SessionMessage],
+        index: usize,
+        prompts: &[&SessionMessage],
+        gathered: &mut Gathered,
+    ) -> Result<(), GivenUp> {
+        let answer = answers[index];
+        let before = index.checked_sub(1).map(|at| answers[at]);
+        let prompt = prompts.iter().rev().find(|prompt| prompt.created_ms <= answer.created_ms).copied();
+        let turn = gathered.keep(&self.turn_record(rules, answer, index, prompt)?);
+        gathered.turns.push(turn);
+        gathered.read_turns += 1;
+        if let Some(user_turn) = self.user_turn(rules, answer, before, prompts, prompt)? {
+            let user_turn = gathered.keep(&user_turn);
+            gathered.user_turns.push(user_turn);
+        }
+        if rules.content == ContentMode::Full {
+            self.add_content(rules, answer, prompt, gathered)?;
+        }
+        Ok(())
+    }
+
+    fn usage_of(&self, rules: &RecordRules<'_>, answer: &SessionMessage) -> Usage {
+        match rules.as_reference {
+            true => answer.usage.or_zero(),
+            false => answer.settled_usage(self.version.as_deref()),
+        }
     }
 
     /// The answers or the prompts, by creation time.
@@ -256,15 +280,14 @@ impl SessionHead {
         rules: &RecordRules<'_>,
         answer: &SessionMessage,
         index: usize,
-        ts: &str,
         prompt: Option<&SessionMessage>,
-        usage: Usage,
     ) -> Result<Vec<u8>, GivenUp> {
+        let usage = self.usage_of(rules, answer);
         let mut record = RecordText::of("opencode");
         record.text("sessionId", &answer.session);
         record.text("messageId", &answer.id);
         record.count("turnIndex", index);
-        record.text("ts", ts.as_bytes());
+        record.text("ts", answer.ts()?.as_bytes());
         record.text("model", &answer.model);
         usage.write(&mut record);
         let mut ids = HashSet::new();
@@ -338,15 +361,15 @@ impl SessionHead {
         Ok(record.finish())
     }
 
-    fn add_user_turn(
+    /// The user turn before an answer; none if it has no blocks.
+    fn user_turn(
         &self,
         rules: &RecordRules<'_>,
-        records: &mut SessionRecords,
         answer: &SessionMessage,
         before: Option<&SessionMessage>,
         prompts: &[&SessionMessage],
         prompt: Option<&SessionMessage>,
-    ) -> Result<(), GivenUp> {
+    ) -> Result<Option<Vec<u8>>, GivenUp> {
         let is_in_gap =
             |prompt: &SessionMessage| before.is_none_or(|before| prompt.created_ms > before.created_ms);
         let prompt = prompt.filter(|prompt| is_in_gap(prompt));
@@ -374,88 +397,65 @@ impl SessionHead {
             return Err(GivenUp("a text with a special token"));
         }
         if blocks.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let mut record = RecordText::of("opencode");
         record.text("sessionId", &self.id);
         let start = before.map_or(&b"start"[..], |before| &before.id);
         let gap = [&self.id[..], b":", start, b"->", &answer.id].concat();
         record.text("userUuid", prompt.map_or(&gap, |prompt| &prompt.id));
-        let ts = iso(prompt.unwrap_or(answer).created_ms).ok_or(GivenUp("a time that no Date holds"))?;
-        record.text("ts", ts.as_bytes());
+        record.text("ts", prompt.unwrap_or(answer).ts()?.as_bytes());
         record.objects("blocks", &blocks, UserBlock::write);
         record.text("followingMessageId", &answer.id);
         record.maybe_text("precedingMessageId", before.map(|before| &before.id[..]));
-        records.texts.user_turns.push(record.finish());
-        Ok(())
+        Ok(Some(record.finish()))
     }
 
     fn add_content(
         &self,
         rules: &RecordRules<'_>,
-        records: &mut SessionRecords,
         answer: &SessionMessage,
-        ts: &str,
         prompt: Option<&SessionMessage>,
+        gathered: &mut Gathered,
     ) -> Result<(), GivenUp> {
-        let of = |session: &[u8], message: &[u8], ts: &str, role: &str, kind: &str| {
-            let mut record = RecordText::of("opencode");
-            record.text("sessionId", session);
-            record.text("messageId", message);
-            record.text("ts", ts.as_bytes());
-            record.text("role", role.as_bytes());
-            record.text("kind", kind.as_bytes());
-            record
+        let mut add = |record: Vec<u8>| {
+            let record = gathered.keep(&record);
+            gathered.content.push(record);
         };
         if let Some(prompt) = prompt {
-            let prompt_ts = iso(prompt.created_ms).ok_or(GivenUp("a time that no Date holds"))?;
             let session = match (rules.as_reference, rules.is_stream) {
                 (true, false) => &answer.session,
                 (false, false) => &prompt.session,
                 (_, true) => &self.id,
             };
-            for text in prompt.texts(false) {
-                let mut record = of(session, &prompt.id, &prompt_ts, "user", "text");
-                record.text("text", text);
-                records.texts.content.push(record.finish());
-            }
+            let ts = prompt.ts()?;
+            let head = ContentHead { source: "opencode", session, message: &prompt.id, ts: ts.as_bytes() };
+            prompt.texts(false).for_each(|text| add(head.text("user", "text", text)));
         }
         let session = if rules.is_stream { &self.id } else { &answer.session };
+        let ts = answer.ts()?;
+        let head = ContentHead { source: "opencode", session, message: &answer.id, ts: ts.as_bytes() };
+        let (mut calls, mut has_results) = (0, false);
         for part in &answer.parts {
             match part {
-                Part::Text { text, is_synthetic: false } => {
-                    let mut record = of(session, &answer.id, ts, "assistant", "text");
-                    record.text("text", text);
-                    records.texts.content.push(record.finish());
-                }
+                Part::Text { text, is_synthetic: false } => add(head.text("assistant", "text", text)),
                 Part::Reasoning(text) if !rules.as_reference => {
-                    let mut record = of(session, &answer.id, ts, "assistant", "thinking");
-                    record.text("text", text);
-                    records.texts.content.push(record.finish());
+                    add(head.text("assistant", "thinking", text));
                 }
                 Part::Tool(tool) => {
                     let (Some(call), Some(name)) = (&tool.call, &tool.name) else { continue };
-                    records.texts.calls += 1;
-                    let mut use_ = RecordText::default();
-                    use_.text("id", call);
-                    use_.text("name", name);
-                    use_.raw("input", &tool.input);
-                    let mut record = of(session, &answer.id, ts, "assistant", "tool_use");
-                    record.raw("toolUse", &use_.finish());
-                    records.texts.content.push(record.finish());
-                    let Some((_, output)) = &tool.output else { continue };
-                    records.texts.has_result_content = true;
-                    let mut result = RecordText::default();
-                    result.text("toolUseId", call);
-                    result.raw("content", output);
-                    result.flag_if("isError", tool.has_failed);
-                    let mut record = of(session, &answer.id, ts, "tool_result", "tool_result");
-                    record.raw("toolResult", &result.finish());
-                    records.texts.content.push(record.finish());
+                    calls += 1;
+                    add(head.tool_use(call, name, &tool.input));
+                    if let Some((_, output)) = &tool.output {
+                        has_results = true;
+                        add(head.tool_result(call, output, tool.has_failed));
+                    }
                 }
                 _ => (),
             }
         }
+        gathered.calls += calls;
+        gathered.has_result_content |= has_results;
         Ok(())
     }
 }
@@ -470,16 +470,20 @@ impl SpawningTask {
 }
 
 impl SessionMessage {
+    /// The time of the message.
+    fn ts(&self) -> Result<String, GivenUp> {
+        iso(self.created_ms).ok_or(GivenUp("a time that no Date holds"))
+    }
+
     /// The event of a tool's result, with its share of the turn's tokens: `shares` events divide them.
     fn event_record(
         &self,
         rules: &RecordRules<'_>,
         tool: &Tool,
-        ts: &str,
         usage: Usage,
         shares: usize,
         (call_index, event_index): (usize, usize),
-    ) -> Vec<u8> {
+    ) -> Result<Vec<u8>, GivenUp> {
         let mut event = RecordText::of("opencode");
         event.text("sessionId", &self.session);
         event.text("messageId", &self.id);
@@ -488,7 +492,7 @@ impl SessionMessage {
         if !rules.is_stream {
             event.count("eventIndex", event_index);
         }
-        event.text("ts", ts.as_bytes());
+        event.text("ts", self.ts()?.as_bytes());
         event.text("status", if tool.has_failed { b"errored" } else { b"completed" });
         event.text("eventSource", b"tool_result");
         event.flag_if("isError", tool.has_failed);
@@ -499,7 +503,7 @@ impl SessionMessage {
         if rules.is_stream {
             event.count("eventIndex", event_index);
         }
-        event.finish()
+        Ok(event.finish())
     }
 }
 
