@@ -19,7 +19,7 @@ use self::notes::hash;
 pub(super) use self::notes::{
     EventNote, EventParts, LineNote, RecordNotes, ResultNote, TurnNote, session_key,
 };
-use self::table::{Base, Tables};
+use self::table::{Base, EVENTS, HIGHEST, HOOKED, MESSAGES, RESULTS};
 use super::AgentsError;
 use super::js;
 use crate::disk;
@@ -114,19 +114,9 @@ impl Known {
     pub(super) fn catch_up(&mut self, home: &Home) -> Result<(), AgentsError> {
         let Some(source) = self.look(home)? else { return Ok(()) };
         let mut document = Document::default();
-        let mut buffer = Vec::new();
-        for chunk in chunks(&source, self.covered_bytes..source.len_bytes(), CHUNK_BYTES) {
-            let chunk = chunk?;
-            let base = chunk.start;
-            let bytes = source.bytes(chunk, &mut buffer)?;
-            // Bytes after the last line feed are still being written.
-            let whole = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
-            for (offset, line) in scan::lines(base, &bytes[..whole]) {
-                self.take_line(offset, line, &mut document);
-            }
-            self.covered_bytes = base + whole as u64;
-        }
-        source.check_len()?;
+        self.covered_bytes = each_line(&source, self.covered_bytes, |offset, line| {
+            self.take_line(offset, line, &mut document);
+        })?;
         Ok(())
     }
 
@@ -181,13 +171,11 @@ impl Known {
         let mut events = pairs(&self.events);
         let more_events = self.more_events.iter();
         events.extend(more_events.flat_map(|(key, more)| more.iter().map(|at| (*key, *at))));
-        let added = Tables {
-            messages: pairs(&self.messages),
-            results: self.results.iter().map(|(key, number)| (*key, number.to_bits())).collect(),
-            events,
-            hooked: self.hooked.iter().map(|session| (*session, 0)).collect(),
-            highest: self.highest.iter().map(|(session, number)| (*session, number.to_bits())).collect(),
+        let numbers = |map: &FxHashMap<u64, f64>| -> Vec<_> {
+            map.iter().map(|(key, number)| (*key, number.to_bits())).collect()
         };
+        let hooked = self.hooked.iter().map(|session| (*session, 0)).collect();
+        let added = [pairs(&self.messages), numbers(&self.results), events, hooked, numbers(&self.highest)];
         table::write(&home.ingest_known(), self.base.as_ref(), added, &ledger, self.covered_bytes)?;
         *self = Known::default();
         Ok(())
@@ -251,7 +239,7 @@ impl Known {
     }
 
     fn add_message(&mut self, key: u64, session: u64) {
-        if self.base.as_ref().and_then(|base| base.message(key)).is_none() {
+        if self.values_of_base(MESSAGES, key).is_empty() {
             self.messages.entry(key).or_insert(session);
         }
     }
@@ -261,9 +249,14 @@ impl Known {
         self.owner_of(note.key).is_some_and(|owner| owner != note.session)
     }
 
+    /// The values of a key in a table of the file.
+    fn values_of_base(&self, table: usize, key: u64) -> Vec<u64> {
+        self.base.as_ref().map(|base| base.values(table, key)).unwrap_or_default()
+    }
+
     /// The hash of the session that has a message or a user line.
     fn owner_of(&self, key: u64) -> Option<u64> {
-        let of_base = || self.base.as_ref().and_then(|base| base.message(key));
+        let of_base = || self.values_of_base(MESSAGES, key).first().copied();
         self.messages.get(&key).copied().or_else(of_base)
     }
 
@@ -293,22 +286,21 @@ impl Known {
     /// earlier lines. Under its own number, the append recognises it by its id.
     pub(super) fn has_result(&self, note: ResultNote) -> bool {
         let ResultNote::OfLog { key, number } = note else { return false };
-        let of_base = || self.base.as_ref().and_then(|base| base.result(key)).map(f64::from_bits);
+        let of_base = || self.values_of_base(RESULTS, key).first().map(|bits| f64::from_bits(*bits));
         self.results.get(&key).copied().or_else(of_base).is_some_and(|known| known != number)
     }
 
     /// Returns whether the session with this [`session_key`] has events of hooks.
     pub(super) fn is_hooked(&self, session: u64) -> bool {
-        self.hooked.contains(&session) || self.base.as_ref().is_some_and(|base| base.is_hooked(session))
+        self.hooked.contains(&session) || !self.values_of_base(HOOKED, session).is_empty()
     }
 
     /// Returns the highest number among the events of a session of Claude Code, in the part of the ledger that was
     /// read.
     pub(super) fn highest_number(&self, session: &[u8]) -> Option<f64> {
         let key = session_key(session);
-        let of_base = self.base.as_ref().and_then(|base| base.highest(key)).map(f64::from_bits);
-        let known = self.highest.get(&key).copied();
-        known.map_or(of_base, |known| Some(of_base.map_or(known, |base| base.max(known))))
+        let of_base = self.values_of_base(HIGHEST, key).into_iter().map(f64::from_bits);
+        of_base.chain(self.highest.get(&key).copied()).reduce(f64::max)
     }
 
     /// Calls back with the events of a call in a session of Claude Code, in the order of the ledger, in the part that
@@ -320,7 +312,7 @@ impl Known {
         take: &mut dyn FnMut(Value<'_>),
     ) -> Result<(), AgentsError> {
         let key = hash(&[session, call]);
-        let mut offsets = self.base.as_ref().map(|base| base.events(key)).unwrap_or_default();
+        let mut offsets = self.values_of_base(EVENTS, key);
         offsets.extend(self.events.get(&key));
         offsets.extend(self.more_events.get(&key).into_iter().flatten());
         if offsets.is_empty() {
@@ -379,20 +371,28 @@ pub(super) fn each_line_with(
 ) -> Result<u64, AgentsError> {
     let Some(ledger) = open_ledger(home)? else { return Ok(0) };
     let finder = memchr::memmem::Finder::new(word);
-    let (mut document, mut buffer) = (Document::default(), Vec::new());
-    let mut end = from.min(ledger.len_bytes());
-    for chunk in chunks(&ledger, end..ledger.len_bytes(), CHUNK_BYTES) {
+    let mut document = Document::default();
+    each_line(&ledger, from.min(ledger.len_bytes()), |offset, line| {
+        if finder.find(line).is_some()
+            && let Ok(root) = document.parse(trim_js(line))
+        {
+            take(offset, root);
+        }
+    })
+}
+
+/// Calls back with the lines of the ledger from byte `from` on, each with its byte offset. Returns the end of the last
+/// complete line.
+fn each_line(ledger: &Source, from: u64, mut take: impl FnMut(u64, &[u8])) -> Result<u64, AgentsError> {
+    let mut buffer = Vec::new();
+    let mut end = from;
+    for chunk in chunks(ledger, from..ledger.len_bytes(), CHUNK_BYTES) {
         let chunk = chunk?;
         let base = chunk.start;
         let bytes = ledger.bytes(chunk, &mut buffer)?;
         // Bytes after the last line feed are still being written.
         let whole = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
-        let with_word = scan::lines(base, &bytes[..whole]).filter(|(_, line)| finder.find(line).is_some());
-        for (offset, line) in with_word {
-            if let Ok(root) = document.parse(trim_js(line)) {
-                take(offset, root);
-            }
-        }
+        scan::lines(base, &bytes[..whole]).for_each(|(offset, line)| take(offset, line));
         end = base + whole as u64;
     }
     ledger.check_len()?;
@@ -516,7 +516,8 @@ mod tests {
         let ledger: String = (0..20_000).map(|id| turn("s", id) + "\n").collect();
         std::fs::write(home.ledger(), &ledger).unwrap();
         let source = open_ledger(&home).unwrap().unwrap();
-        table::write(&home.ingest_known(), None, Tables::default(), &source, ledger.len() as u64).unwrap();
+        let none = table::KnownEntries::default();
+        table::write(&home.ingest_known(), None, none, &source, ledger.len() as u64).unwrap();
         let is_used = || {
             let mut known = Known::default();
             known.look(&home).unwrap();

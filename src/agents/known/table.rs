@@ -26,16 +26,16 @@ const WITNESS_BYTES: u64 = 4096;
 /// How many entries are read at a time when a whole table is read.
 const PIECE_ENTRIES: u64 = 64 << 10;
 
-/// Entries to be added, in any order.
-#[derive(Debug, Default)]
-pub(super) struct Tables {
-    pub messages: Vec<(u64, u64)>,
-    pub results: Vec<(u64, u64)>,
-    pub events: Vec<(u64, u64)>,
-    pub hooked: Vec<(u64, u64)>,
-    /// The bits of a number that is at least 0. Of several numbers with one key the greatest counts.
-    pub highest: Vec<(u64, u64)>,
-}
+/// The tables by their places in the file.
+pub(super) const MESSAGES: usize = 0;
+pub(super) const RESULTS: usize = 1;
+pub(super) const EVENTS: usize = 2;
+pub(super) const HOOKED: usize = 3;
+/// The bits of a number that is at least 0. Of several numbers with one key the greatest counts.
+pub(super) const HIGHEST: usize = 4;
+
+/// The entries of each table, in any order.
+pub(super) type KnownEntries = [Vec<(u64, u64)>; TABLES];
 
 /// The open file.
 #[derive(Debug)]
@@ -98,26 +98,6 @@ impl Base {
         self.source.len_bytes()
     }
 
-    pub(super) fn message(&self, key: u64) -> Option<u64> {
-        self.values(0, key).first().copied()
-    }
-
-    pub(super) fn result(&self, key: u64) -> Option<u64> {
-        self.values(1, key).first().copied()
-    }
-
-    pub(super) fn events(&self, key: u64) -> Vec<u64> {
-        self.values(2, key)
-    }
-
-    pub(super) fn is_hooked(&self, key: u64) -> bool {
-        !self.values(3, key).is_empty()
-    }
-
-    pub(super) fn highest(&self, key: u64) -> Option<u64> {
-        self.values(4, key).into_iter().max()
-    }
-
     fn table(&self, table: usize) -> SortedEntries<'_> {
         SortedEntries {
             source: &self.source,
@@ -128,7 +108,7 @@ impl Base {
     }
 
     /// The values of a key. A file that cannot be read has none.
-    fn values(&self, table: usize, key: u64) -> Vec<u64> {
+    pub(super) fn values(&self, table: usize, key: u64) -> Vec<u64> {
         Self::read_values(&self.table(table), key).unwrap_or_default()
     }
 
@@ -166,14 +146,13 @@ impl Base {
 pub(super) fn write(
     path: &Path,
     base: Option<&Base>,
-    added: Tables,
+    mut added: KnownEntries,
     ledger: &Source,
     covered_bytes: u64,
 ) -> Result<(), AgentsError> {
     let Some(witness) = witness(ledger, covered_bytes) else { return Ok(()) };
-    let mut tables = [added.messages, added.results, added.events, added.hooked, added.highest];
     let mut counts = [0; TABLES];
-    for (table, entries) in tables.iter_mut().enumerate() {
+    for (table, entries) in added.iter_mut().enumerate() {
         entries.sort_unstable();
         counts[table] = entries.len() as u64 + base.map_or(0, |base| base.counts[table]);
     }
@@ -194,12 +173,13 @@ pub(super) fn write(
             }
             Ok(())
         };
-        for (table, entries) in tables.into_iter().enumerate() {
+        for (table, entries) in added.into_iter().enumerate() {
             let mut entries = entries.into_iter().peekable();
             if let Some(base) = base {
                 base.each(table, &mut |old| {
                     // The last copy of a repeated result counts, so it is sorted before the older copies.
-                    while let Some(new) = entries.next_if(|new| new.0 < old.0 || new.0 == old.0 && table == 1)
+                    while let Some(new) =
+                        entries.next_if(|new| new.0 < old.0 || new.0 == old.0 && table == RESULTS)
                     {
                         put(new)?;
                     }
