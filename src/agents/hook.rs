@@ -212,9 +212,7 @@ impl HookRecords {
     pub(super) fn of(session: &[u8], payload: Value<'_>) -> Self {
         let mut made = HookRecords { session: session.to_vec(), ..HookRecords::default() };
         let Some(told) = HookPayload::of(payload) else { return made };
-        if told.name == b"SubagentStop"
-            && let Some(agent) = &told.agent
-        {
+        if let Some(agent) = &told.agent {
             let mut record = RecordText::of("claude-code");
             record.text("sessionId", session);
             record.text("relationshipType", b"subagent");
@@ -231,7 +229,7 @@ impl HookRecords {
         record.text("status", told.status.as_bytes());
         record.text("eventSource", told.source.as_bytes());
         measure::write_content_measures(told.measured.as_deref(), &mut record);
-        record.flag_if("isError", told.is_error);
+        record.flag_if("isError", told.status == "errored");
         record.maybe_text("agentId", told.agent.as_deref());
         made.event = Some(record.finish());
         made
@@ -254,29 +252,21 @@ fn parent_id(payload: Value<'_>) -> Option<&[u8]> {
 
 /// The event in a hook's payload.
 struct HookPayload {
-    name: &'static [u8],
     id: Option<Vec<u8>>,
     status: &'static str,
     source: &'static str,
     measured: Option<Vec<u8>>,
-    is_error: bool,
+    /// The agent that has stopped.
     agent: Option<Vec<u8>>,
 }
 
 impl HookPayload {
     fn of(payload: Value<'_>) -> Option<Self> {
         let id = js::first_text(payload, &IDS).map(<[u8]>::to_vec);
+        let told = HookPayload { id, status: "unknown", source: "tool_result", measured: None, agent: None };
         let measured = |key| measure::measured_text(payload.get(key)).map(std::borrow::Cow::into_owned);
         Some(match js::any_text(payload, "hook_event_name")? {
-            b"PreToolUse" => HookPayload {
-                name: b"PreToolUse",
-                id,
-                status: "running",
-                source: "tool_result",
-                measured: None,
-                is_error: false,
-                agent: None,
-            },
+            b"PreToolUse" => HookPayload { status: "running", ..told },
             b"PostToolUse" => {
                 let response = payload.get("tool_response").filter(|value| value.kind() == Kind::Object);
                 let is_error = response.is_some_and(|response| {
@@ -284,38 +274,22 @@ impl HookPayload {
                         || js::is_true(response, "isError")
                         || response.get("success").and_then(Value::as_bool) == Some(false)
                 });
-                HookPayload {
-                    name: b"PostToolUse",
-                    id,
-                    status: if is_error { "errored" } else { "completed" },
-                    source: "tool_result",
-                    measured: measured("tool_response"),
-                    is_error,
-                    agent: None,
-                }
+                let status = if is_error { "errored" } else { "completed" };
+                HookPayload { status, measured: measured("tool_response"), ..told }
             }
             b"SubagentStop" => {
                 let agent = js::text(payload, "agent_id").map(<[u8]>::to_vec);
-                let status = stop_status(payload);
                 HookPayload {
-                    name: b"SubagentStop",
                     id: parent_id(payload).map(<[u8]>::to_vec).or(agent.clone()),
-                    status,
+                    status: stop_status(payload),
                     source: "subagent_notification",
                     measured: measured("last_assistant_message"),
-                    is_error: status == "errored",
                     agent,
                 }
             }
-            b"Notification" => HookPayload {
-                name: b"Notification",
-                id,
-                status: "unknown",
-                source: "progress_event",
-                measured: measured("message"),
-                is_error: false,
-                agent: None,
-            },
+            b"Notification" => {
+                HookPayload { source: "progress_event", measured: measured("message"), ..told }
+            }
             _ => return None,
         })
     }
