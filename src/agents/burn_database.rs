@@ -204,9 +204,10 @@ impl TableRows<'_> {
                     };
                     add(&mut gathered, record);
                 }
-                Ok(_) => self.leave_out(run, tally, Reason::NotARecord, place())?,
+                Ok(_) => leave_out(self.path, run, tally, Reason::NotARecord, place())?,
                 Err(error) => {
-                    self.leave_out(run, tally, Reason::Malformed, format!("{}: {error}", place()))?;
+                    let detail = format!("{}: {error}", place());
+                    leave_out(self.path, run, tally, Reason::Malformed, detail)?;
                 }
             }
             count += 1;
@@ -218,16 +219,6 @@ impl TableRows<'_> {
             }
         }
         run.queue(self.path, gathered, tally)
-    }
-
-    fn leave_out(
-        &self,
-        run: &mut Run<'_>,
-        tally: &mut AgentReport,
-        reason: Reason,
-        detail: String,
-    ) -> Result<(), AgentsError> {
-        leave_out(self.path, run, tally, reason, detail)
     }
 }
 
@@ -248,10 +239,8 @@ fn leave_out(
 fn known_stamps(ingest: &Ingest) -> Result<HashSet<[u8; 32]>, AgentsError> {
     let mut known = HashSet::new();
     each_stamp(ingest.home(), &mut |stamp| {
-        known.extend(
-            stamp_of(js::any_text(stamp, "ts"), stamp.get("selector"), stamp.get("enrichment"))
-                .map(|line| digest(&line)),
-        );
+        let line = stamp_of(js::any_text(stamp, "ts"), stamp.get("selector"), stamp.get("enrichment"));
+        known.extend(line.map(|line| digest(&line)));
     })?;
     Ok(known)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::cursors::key_of;
 use super::pass::{Agent, Candidate, Common, HandOver, Pass, Prepared, RootsOf, Stat};
-use super::walk::Unreadable;
+use super::walk::{Unreadable, is_link};
 use super::{AgentsError, claude, codex, gemini, opencode};
 use crate::disk;
 
@@ -148,9 +148,7 @@ fn longest_copy_first(
 
 /// Keeps one path of a file with several paths: its own path rather than a link, else the first path.
 fn each_file_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
-    let is_link = |candidate: &Candidate| {
-        disk::metadata(&candidate.path).is_ok_and(|found| !found.is_file && !found.is_directory)
-    };
+    let is_link = |candidate: &Candidate| is_link(&candidate.path);
     let mut first_way: HashMap<disk::Identity, usize> = HashMap::new();
     let mut kept: Vec<Option<Candidate>> = Vec::with_capacity(candidates.len());
     for candidate in candidates {

@@ -58,7 +58,8 @@ impl WalkEntry {
     }
 }
 
-fn is_link(path: &Path) -> bool {
+/// Returns whether there is neither a file nor a folder at `path`, but a link or something special.
+pub(super) fn is_link(path: &Path) -> bool {
     disk::metadata(path).is_ok_and(|found| !found.is_file && !found.is_directory)
 }
 

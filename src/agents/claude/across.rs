@@ -88,7 +88,7 @@ impl Across {
             }
             let mut record = row(&log.name, &target, "continuation");
             record.maybe_text("ts", evidence.first_ts.as_deref());
-            record.maybe_text("sourceSessionId", evidence.foreign_session());
+            record.maybe_text("sourceSessionId", evidence.foreign.as_deref());
             record.maybe_text("sourceVersion", evidence.version.as_deref());
             found.rows.push(record.finish());
         }
@@ -148,7 +148,7 @@ impl Across {
     fn groups(&self) -> Vec<(&[u8], Vec<usize>)> {
         let mut groups: Vec<(&[u8], Vec<usize>)> = Vec::new();
         for (index, log) in self.logs.iter().enumerate() {
-            let Some(source) = log.evidence.foreign_session() else { continue };
+            let Some(source) = log.evidence.foreign.as_deref() else { continue };
             match groups.iter_mut().find(|(known, _)| *known == source) {
                 Some((_, members)) => members.push(index),
                 None => groups.push((source, vec![index])),

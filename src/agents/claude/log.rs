@@ -26,10 +26,6 @@ impl LogKind {
             false => LogKind::Session,
         }
     }
-
-    pub(super) fn has_root(self) -> bool {
-        self == LogKind::Session
-    }
 }
 
 /// The evidence in a log for its relationships to other logs.
@@ -106,10 +102,6 @@ impl Evidence {
             Some(known @ None) => *known = target.map(<[u8]>::to_vec),
             Some(Some(_)) => {}
         }
-    }
-
-    pub(super) fn foreign_session(&self) -> Option<&[u8]> {
-        self.foreign.as_deref()
     }
 
     /// The line by which the log that this log continues may be found; none if that log is known already.

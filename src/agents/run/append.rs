@@ -9,11 +9,12 @@ use super::*;
 use crate::agents::claude::CARRIED;
 use crate::agents::js::RecordText;
 use crate::agents::known::{EventNote, LineNote, RecordNotes, ResultNote, TurnNote};
-use crate::ledger::WrittenLines;
+use crate::ledger::{Refusal, WrittenLines};
 use crate::record::IdSet;
 use crate::scan::json::trim_js;
 
 /// A batch that is being filled, with the kinds of its lines.
+#[derive(Default)]
 struct Filling {
     batch: Batch,
     /// The kind of each line of the batch, by its number; none for a stamp.
@@ -42,6 +43,16 @@ impl Filling {
     fn is_repeated(&mut self, line: Option<MadeLine>, result: Option<ResultNote>) -> bool {
         let (Some(line), Some(key)) = (line, result.and_then(ResultNote::key)) else { return false };
         *self.seen_results.entry(key).or_insert(line) != line
+    }
+
+    /// Pushes a stamp. The batch adds the relationships of some stamps.
+    fn push_stamp(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        let before = self.batch.entry_count();
+        self.batch.push_stamp(line)?;
+        self.kinds.push(None);
+        let rows = self.batch.entry_count() - before - 1;
+        self.kinds.extend(std::iter::repeat_n(Some(RecordKind::Relationship), rows));
+        Ok(())
     }
 
     /// Notes the kind of a pushed record and its line.
@@ -170,16 +181,8 @@ impl Run<'_> {
                 (false, true) => Batch::strict(),
                 (false, false) => Batch::new(),
             },
-            kinds: Vec::new(),
-            line_of: Vec::new(),
-            unwritten: UnwrittenLines::default(),
-            seen_results: FxHashMap::default(),
-            content: 0,
-            claims: Vec::new(),
             other_ids: self.known_other_ids(queue)?,
-            results: Vec::new(),
-            turns: Vec::new(),
-            events: FxHashMap::default(),
+            ..Filling::default()
         };
         for number in 0..queue.len() {
             filling.batch.join_next();
@@ -215,15 +218,10 @@ impl Run<'_> {
     /// Pushes the pending stamp of `burn run` for the session, if there is one.
     fn push_claimed_stamp(&self, queued: &Queued, filling: &mut Filling) {
         let Some(stamp) = self.claim(queued) else { return };
-        let before = filling.batch.entry_count();
-        if filling.batch.push_stamp(&stamp.line).is_err() {
-            stamp.give_back();
-            return;
+        match filling.push_stamp(&stamp.line) {
+            Ok(()) => filling.claims.push(stamp),
+            Err(_) => stamp.give_back(),
         }
-        filling.kinds.push(None);
-        let rows = filling.batch.entry_count() - before - 1;
-        filling.kinds.extend(std::iter::repeat_n(Some(RecordKind::Relationship), rows));
-        filling.claims.push(stamp);
     }
 
     /// Pushes the records of a log that the ledger does not have yet.
@@ -243,14 +241,8 @@ impl Run<'_> {
         };
         let mut document = Document::default();
         for stamp in &gathered.stamps {
-            let before = filling.batch.entry_count();
-            match filling.batch.push_stamp(gathered.text_of(stamp)) {
-                Ok(()) => {
-                    filling.kinds.push(None);
-                    let rows = filling.batch.entry_count() - before - 1;
-                    filling.kinds.extend(std::iter::repeat_n(Some(RecordKind::Relationship), rows));
-                }
-                Err(refusal) => self.refused(queued, stamp, &refusal.reason, tally)?,
+            if let Err(refusal) = filling.push_stamp(gathered.text_of(stamp)) {
+                self.refused(queued, stamp, &refusal.reason, tally)?;
             }
         }
         for (kind, records) in [
@@ -436,9 +428,8 @@ impl Run<'_> {
         let carried = carried.filter(|carried| record.branch.is_none() && !is_written(carried));
         let branch = record.branch.as_ref().or(carried.as_ref().map(|carried| &carried.line));
         for stamp in [branch, record.stamp.as_ref()].into_iter().flatten() {
-            if filling.batch.push_stamp(stamp).is_ok() {
-                filling.kinds.push(None);
-            }
+            // A turn is written without a stamp that the ledger refuses.
+            let _ = filling.push_stamp(stamp);
         }
     }
 

@@ -12,7 +12,7 @@ impl Piece<'_> {
         state: &State<'_>,
         gathered: &mut Gathered,
     ) {
-        let foreign = state.evidence.foreign_session().map(<[u8]>::to_vec);
+        let foreign = state.evidence.foreign.clone();
         let version = state.evidence.version.clone();
         let mut rows = RelationshipRows { log: self.log, foreign, version, rows: Vec::new() };
         for row in self.rows.iter().filter(|row| row.at < end) {
@@ -45,7 +45,7 @@ struct RelationshipRows<'r> {
 
 impl RelationshipRows<'_> {
     fn explicit(&mut self, row: &PendingRow) {
-        if row.kind == "root" && !self.log.kind.has_root() {
+        if row.kind == "root" && self.log.kind != LogKind::Session {
             return;
         }
         let mut record = RecordText::of("claude-code");
