@@ -166,6 +166,30 @@ fn reading_in_any_number_of_passes_gives_the_lines_of_one_pass() {
 }
 
 #[test]
+fn the_size_before_a_compaction_is_the_same_in_any_number_of_passes_though_a_count_is_none() {
+    let mut log = Log::default();
+    log.prompt("hello");
+    log.answer("m", json!({"type": "text", "text": "a"}), json!("end_turn"), 1);
+    log.lines[1]["message"]["usage"]["cache_read_input_tokens"] = json!("many");
+    // The state of a log of this length is kept for the next pass.
+    log.prompt(&"x".repeat(300 << 10));
+    let first = log.bytes();
+    log.line("system", Value::Null)["subtype"] = json!("compact_boundary");
+    let lines_of = |passes: &[&[u8]]| {
+        let user = User::new();
+        for bytes in passes {
+            fs::write(user.log("s.jsonl"), bytes).unwrap();
+            age(&user.log("s.jsonl"), 3600);
+            user.ingest(&[]);
+        }
+        user.lines()
+    };
+    let whole = lines_of(&[&log.bytes()]);
+    assert!(whole.iter().any(|line| line.contains(r#""tokensBeforeCompact":0"#)), "{whole:?}");
+    assert_eq!(lines_of(&[&first, &log.bytes()]), whole);
+}
+
+#[test]
 fn a_message_that_grows_is_counted_at_its_full_size() {
     let user = User::new();
     let mut log = Log::default();

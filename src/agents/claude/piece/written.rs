@@ -224,7 +224,8 @@ impl<'p> Piece<'p> {
         for message in self.messages.into_iter().filter(|message| message.at < end) {
             let uuid = message.uuid.filter(|_| message.is_side);
             state.side_messages.extend(uuid.map(|uuid| uuid.kept(state.texts)));
-            let (cache_read, ts) = (message.counts.usage().cache_read, message.ts.unwrap_or_default());
+            let (cache_read, ts) =
+                (message.counts.usage().or_zero().cache_read, message.ts.unwrap_or_default());
             state.add_known(message.id, cache_read, ts, message.session);
         }
     }
