@@ -4,7 +4,7 @@
 //! heads of 64 KiB, events of 64 MiB, 64 waiting events.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -92,9 +92,7 @@ impl Request {
 
     fn events(&self, sender: &Sender<Received>, interrupt: &Interrupt) -> io::Result<()> {
         let host = self.host.trim_matches(['[', ']']);
-        let mut addresses = (host, self.port).to_socket_addrs()?;
-        let address = addresses.next().ok_or_else(|| io::Error::other("the host has no address"))?;
-        let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+        let mut stream = connect((host, self.port).to_socket_addrs()?)?;
         stream.set_read_timeout(Some(READ_TIMEOUT))?;
         stream.write_all(self.text().as_bytes())?;
         let mut reader = BufReader::new(Patient { stream, interrupt: interrupt.clone() });
@@ -120,6 +118,19 @@ impl Request {
             }
         }
     }
+}
+
+/// Connects to the first address that answers. A name such as `localhost` may have an address of IPv6, at which the server does
+/// not listen, before its address of IPv4.
+fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut failure = io::Error::other("the host has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// A stream that waits for bytes until the interrupt is set.
@@ -250,6 +261,15 @@ fn base64(bytes: &[u8]) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_does_not_answer_is_followed_by_the_next() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let open = server.local_addr().unwrap();
+        assert_eq!(connect([closed, open].into_iter()).unwrap().peer_addr().unwrap(), open);
+        assert!(connect([closed].into_iter()).is_err());
+    }
 
     #[test]
     fn urls_become_requests() {
