@@ -119,7 +119,8 @@ const AT_REST_MS: f64 = 10.0 * 60.0 * 1000.0;
 /// A log's metadata from the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Stat {
-    pub inode: u64,
+    /// As JavaScript has it. Notes and cursors have the same number, even if no double is the inode's number exactly.
+    pub inode: f64,
     /// Modification time as JavaScript computes it: seconds times 1000 plus nanoseconds divided by 1,000,000, in
     /// doubles.
     pub mtime_ms: f64,
@@ -142,12 +143,12 @@ impl Stat {
                 }
             }
         };
-        Ok(Stat { inode: found.identity.numbers().1, mtime_ms: since, size_bytes: found.len_bytes })
+        Ok(Stat { inode: found.identity.numbers().1 as f64, mtime_ms: since, size_bytes: found.len_bytes })
     }
 
     /// Appends the metadata to a note.
     pub(super) fn write(&self, note: &mut RecordText) {
-        note.number("inode", self.inode as f64);
+        note.number("inode", self.inode);
         note.number("mtimeMs", self.mtime_ms);
         note.number("sizeBytes", self.size_bytes as f64);
     }
@@ -155,7 +156,7 @@ impl Stat {
     /// Reads what [`Stat::write`] wrote.
     pub(super) fn of_note(note: Value<'_>) -> Option<Self> {
         Some(Stat {
-            inode: js::number(note, "inode")? as u64,
+            inode: js::number(note, "inode")?,
             mtime_ms: js::number(note, "mtimeMs")?,
             size_bytes: js::number(note, "sizeBytes")? as u64,
         })
@@ -468,3 +469,21 @@ pub(super) enum Handed {
 
 /// The function that receives the pieces of a reader. It returns false when no more pieces are needed.
 pub(super) type HandOver<'h> = dyn FnMut(Handed) -> bool + 'h;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::scan::json::Document;
+
+    #[test]
+    fn a_note_has_the_inode_of_its_log_however_large_it_is() {
+        for inode in [1, (1 << 53) + 1, 0x0012_3400_0000_0567, u64::MAX] {
+            let stat = Stat { inode: inode as f64, mtime_ms: 1_777_000_000_123.456_8, size_bytes: 5 };
+            let mut note = RecordText::default();
+            stat.write(&mut note);
+            let mut document = Document::default();
+            assert_eq!(Stat::of_note(document.parse(&note.finish()).unwrap()), Some(stat), "{inode}");
+        }
+    }
+}

@@ -168,7 +168,7 @@ enum Opened<'r, 't> {
 /// Returns whether a log is as its cursor says, so that it need not be read.
 pub(super) fn is_unchanged(stat: Stat, cursor: &[u8]) -> bool {
     ClaudeCursor::parse(cursor).is_some_and(|cursor| {
-        cursor.inode == stat.inode as f64
+        cursor.inode == stat.inode
             && cursor.mtime_ms == stat.mtime_ms
             && cursor.offset == stat.size_bytes as f64
     })
@@ -213,7 +213,7 @@ impl<'r, 't> Reader<'r, 't> {
         // A log that was not written since is not opened.
         let is_same = |cursor: &ClaudeCursor| cursor.mtime_ms == stat.mtime_ms && cursor.offset == size;
         let cursor = cursor.filter(|cursor| {
-            cursor.inode == stat.inode as f64
+            cursor.inode == stat.inode
                 && stat.mtime_ms >= cursor.mtime_ms
                 && size >= cursor.offset
                 && cursor.offset >= 0.0
@@ -398,13 +398,13 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     fn place(&self) -> Place {
-        Place { inode: self.stat.inode, offset: self.at }
+        Place { inode: self.stat.inode as u64, offset: self.at }
     }
 
     fn cursor(&self) -> Vec<u8> {
         let mut cursor = RecordText::default();
         cursor.text("kind", b"claude");
-        cursor.number("inode", self.stat.inode as f64);
+        cursor.number("inode", self.stat.inode);
         cursor.number("offsetBytes", self.at as f64);
         cursor.number("mtimeMs", self.stat.mtime_ms);
         cursor.maybe_text("lastUserText", self.state.prompt.as_deref().filter(|text| !text.is_empty()));

@@ -337,7 +337,7 @@ fn tail_of(path: &Path, end: u64) -> Result<Vec<u8>, AgentsError> {
 /// The offset of the cursor, if the cursor belongs to this file.
 fn offset_of_cursor(cursor: Value<'_>, stat: &Stat) -> Option<u64> {
     let offset = js::number(cursor, "offsetBytes")?;
-    let is_same = js::number(cursor, "inode") == Some(stat.inode as f64)
+    let is_same = js::number(cursor, "inode") == Some(stat.inode)
         && js::number(cursor, "mtimeMs").is_some_and(|mtime_ms| mtime_ms <= stat.mtime_ms)
         && offset <= stat.size_bytes as f64;
     is_same.then_some(offset as u64)

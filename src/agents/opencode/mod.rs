@@ -125,7 +125,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let mut cursor_document = Document::default();
     let cursor = pass.cursor.and_then(|text| cursor_document.parse(text).ok());
     let cursor_ms = cursor.and_then(|cursor| js::number(cursor, "mtimeMs"));
-    let is_same_file = cursor.and_then(|cursor| js::number(cursor, "inode")) == Some(pass.stat.inode as f64);
+    let is_same_file = cursor.and_then(|cursor| js::number(cursor, "inode")) == Some(pass.stat.inode);
     let before = if options.as_reference { None } else { pass.side.and_then(before_of) };
     let is_unchanged = is_same_file && cursor_ms == Some(folder_stat.mtime_ms);
     let session_changed = before.as_ref().is_some_and(|before| before.session_mtime_ms != pass.stat.mtime_ms);
@@ -185,7 +185,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     if session.is_some() || options.as_reference {
         let mut new_cursor = RecordText::default();
         new_cursor.text("kind", b"opencode");
-        new_cursor.number("inode", pass.stat.inode as f64);
+        new_cursor.number("inode", pass.stat.inode);
         new_cursor.number("mtimeMs", folder_stat.mtime_ms);
         let all: Vec<&Vec<u8>> = seen_before.iter().chain(&told.seen).collect();
         new_cursor.texts("seenMessageIds", &all);

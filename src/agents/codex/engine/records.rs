@@ -226,11 +226,11 @@ impl Engine<'_> {
     }
 
     /// Returns the cursor as the TypeScript package saves it.
-    pub(in crate::agents::codex) fn cursor(&self, inode: u64, mtime_ms: f64) -> Vec<u8> {
+    pub(in crate::agents::codex) fn cursor(&self, inode: f64, mtime_ms: f64) -> Vec<u8> {
         let frozen = &self.frozen;
         let mut cursor = RecordText::default();
         cursor.text("kind", b"codex");
-        cursor.number("inode", inode as f64);
+        cursor.number("inode", inode);
         cursor.number("offsetBytes", frozen.offset as f64);
         cursor.number("mtimeMs", mtime_ms);
         let mut counters = RecordText::default();
