@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use relayburn_ledger::agents::Agent;
 use serde_json::{Value, json};
 
-use super::histories::{self, History, LogFile, OtherPlace, Tokens, plus};
+use super::histories::{self, History, LogFile, OtherPlace, Tokens, iso, plus};
 use crate::common::Random;
 
 /// A line of a log, as it is copied into other logs.
@@ -41,11 +41,6 @@ struct Voice {
     agent: Option<String>,
     is_side: bool,
     last: Option<String>,
-}
-
-fn iso(millis: u64) -> String {
-    let time = jiff::Timestamp::from_millisecond(millis as i64).unwrap();
-    format!("{time:.3}")
 }
 
 impl Maker {

@@ -9,7 +9,7 @@ use relayburn_ledger::agents::Agent;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 
-use super::histories::{self, History, LogFile, OtherPlace, plus};
+use super::histories::{self, History, LogFile, OtherPlace, iso, plus};
 use crate::common::Random;
 
 /// Input including cached tokens, cached tokens, output, reasoning.
@@ -87,11 +87,6 @@ impl Maker {
         let late = (ends && self.random.below(6) == 0).then(|| self.counts());
         Turn { id, millis, calls, late, ends }
     }
-}
-
-fn iso(millis: u64) -> String {
-    let time = jiff::Timestamp::from_millisecond(millis as i64).unwrap();
-    format!("{time:.3}")
 }
 
 fn line(millis: u64, kind: &str, payload: Value) -> String {

@@ -28,6 +28,11 @@ pub fn plus<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
     std::array::from_fn(|at| a[at] + b[at])
 }
 
+pub fn iso(millis: u64) -> String {
+    let time = jiff::Timestamp::from_millisecond(millis as i64).unwrap();
+    format!("{time:.3}")
+}
+
 /// Where a log is found besides the place in which it grows.
 pub enum OtherPlace {
     /// It is moved there, before or after its last lines.

@@ -5,47 +5,28 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use relayburn_ledger::home::{Home, LockName};
 use relayburn_ledger::lock::{LockError, with_lock};
 use serde_json::{Value, json};
+
+use super::ingest::{User, age};
 
 const SESSION: &str = "a0000000-0000-4000-8000-000000000001";
 
 /// How long a hook may take in these tests, in a debug build on a busy machine. Tests of the limit set it themselves.
 const LATEST: Duration = Duration::from_secs(3);
 
-struct User(tempfile::TempDir);
-
 impl User {
-    fn new() -> Self {
-        User(tempfile::tempdir().unwrap())
-    }
-
     fn home(&self) -> PathBuf {
-        self.0.path().join(".relayburn")
+        self.path(".relayburn")
     }
 
-    fn log(&self) -> PathBuf {
-        let path = self.0.path().join(".claude/projects/-work").join(format!("{SESSION}.jsonl"));
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        path
-    }
-
-    fn burn(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
-        command.args(words).env_clear().env("HOME", self.0.path()).env("RELAYBURN_HOME", self.home());
-        command.current_dir(self.0.path()).stdin(Stdio::null());
-        command
-    }
-
-    fn ingest(&self) -> Output {
-        let output = self.burn(&["ingest", "--json"]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        output
+    fn session_log(&self) -> PathBuf {
+        self.log(&format!("{SESSION}.jsonl"))
     }
 
     /// Runs a hook with a limit in milliseconds; 0 sets no limit.
@@ -63,7 +44,7 @@ impl User {
     }
 
     fn payload(&self, call: &str) -> String {
-        json!({"session_id": SESSION, "transcript_path": self.log(), "hook_event_name": "PostToolUse",
+        json!({"session_id": SESSION, "transcript_path": self.session_log(), "hook_event_name": "PostToolUse",
             "tool_use_id": call, "tool_response": format!("secret of {call}")})
         .to_string()
     }
@@ -85,16 +66,6 @@ impl User {
             is_ours.then(|| (call(), number("callIndex"), number("eventIndex")))
         };
         ledger.lines().filter_map(of).collect()
-    }
-
-    /// The lines of ledger and content, without the folder's name.
-    fn lines(&self) -> BTreeSet<String> {
-        let content = fs::read_dir(self.home().join("content")).into_iter().flatten();
-        let mut files = vec![self.home().join("ledger.jsonl")];
-        files.extend(content.map(|entry| entry.unwrap().path()));
-        let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
-        let text = text.replace(self.0.path().to_str().unwrap(), "~");
-        text.lines().map(str::to_owned).collect()
     }
 }
 
@@ -132,15 +103,11 @@ fn conversation(from: usize, to: usize, result_bytes: usize) -> String {
     text
 }
 
-fn age(path: &Path, seconds: u64) {
-    fs::File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
-}
-
 #[test]
 fn a_hook_that_must_wait_leaves_its_call_to_the_next_run() {
     let user = User::new();
-    fs::write(user.log(), conversation(0, 2, 40)).unwrap();
-    user.ingest();
+    fs::write(user.session_log(), conversation(0, 2, 40)).unwrap();
+    user.ingest(&["--json"]);
     let before = user.events();
     with_lock::<_, LockError>(&Home::at(user.home()).lock(LockName::Ledger), |_| {
         user.hook(&user.payload("toolu_a"), 40);
@@ -155,7 +122,7 @@ fn a_hook_that_must_wait_leaves_its_call_to_the_next_run() {
         let text = fs::read_to_string(path).unwrap();
         assert!(text.contains("contentHash") && !text.contains("secret"), "{text}");
     }
-    let said = String::from_utf8(user.ingest().stderr).unwrap();
+    let said = String::from_utf8(user.ingest(&["--json"]).stderr).unwrap();
     assert!(said.contains("a hook left to this run (2 times)"), "{said}");
     assert!(user.kept().is_empty());
     let after = user.events();
@@ -165,7 +132,7 @@ fn a_hook_that_must_wait_leaves_its_call_to_the_next_run() {
     assert_eq!(calls, BTreeSet::from([("toolu_a", 0), ("toolu_b", 0)]));
     let numbers: BTreeSet<u64> = after[before.len()..].iter().map(|(_, _, number)| *number).collect();
     assert_eq!(numbers, BTreeSet::from([next, next + 1]));
-    assert!(!String::from_utf8(user.ingest().stderr).unwrap().contains("left to this run"));
+    assert!(!String::from_utf8(user.ingest(&["--json"]).stderr).unwrap().contains("left to this run"));
 }
 
 #[test]
@@ -185,7 +152,7 @@ fn what_a_hook_failed_at_is_said_once_by_the_next_run() {
     let user = User::new();
     fs::create_dir_all(user.home()).unwrap();
     user.hook("{no JSON", 0);
-    let said = String::from_utf8(user.ingest().stderr).unwrap();
+    let said = String::from_utf8(user.ingest(&["--json"]).stderr).unwrap();
     assert!(said.contains("left to this run") && said.contains("payload cannot be used"), "{said}");
     assert!(user.kept().is_empty());
 }
@@ -199,12 +166,12 @@ fn a_damaged_call_is_named_once_and_kept_aside() {
     for (name, text) in [(&name[..], "{\"garbage"), ("notes.json", "mine")] {
         fs::write(hooks.join(name), text).unwrap();
     }
-    let said = String::from_utf8(user.ingest().stderr).unwrap();
+    let said = String::from_utf8(user.ingest(&["--json"]).stderr).unwrap();
     assert!(said.contains(&name) && said.contains("damaged call of a hook"), "{said}");
     assert_eq!(fs::read_to_string(hooks.join(format!("{name}.damaged"))).unwrap(), "{\"garbage");
     assert_eq!(fs::read_to_string(hooks.join("notes.json")).unwrap(), "mine");
     assert!(!hooks.join(&name).exists());
-    let again = String::from_utf8(user.ingest().stderr).unwrap();
+    let again = String::from_utf8(user.ingest(&["--json"]).stderr).unwrap();
     assert!(!again.contains(&name), "{again}");
 }
 
@@ -223,7 +190,7 @@ fn a_log_outside_of_all_roots_is_read_when_a_kept_hook_names_it() {
     })
     .unwrap();
     assert_eq!(user.kept().len(), 1);
-    let document: Value = serde_json::from_slice(&user.ingest().stdout).unwrap();
+    let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
     assert_eq!(document["appended"]["turns"], 2, "{document}");
 }
 
@@ -234,11 +201,11 @@ fn a_hook_reads_no_large_ledger_and_finds_its_session_in_what_runs_have_read() {
     let ledger = user.home().join("ledger.jsonl");
     let made = user.burn(&["dev", "generate-ledger", "--size", "18MB"]).arg(&ledger).output().unwrap();
     assert!(made.status.success(), "{made:?}");
-    fs::write(user.log(), conversation(0, 3, 40)).unwrap();
+    fs::write(user.session_log(), conversation(0, 3, 40)).unwrap();
     user.hook(&user.payload("toolu_a"), 0);
     assert_eq!(user.kept().len(), 1, "more than 16 MiB were never read");
     assert!(user.events().is_empty());
-    user.ingest();
+    user.ingest(&["--json"]);
     assert!(user.home().join("ingest.known").exists());
     let events = user.events();
     assert_eq!(events.iter().filter(|event| event.0 == "toolu_a").count(), 1, "{events:?}");
@@ -256,10 +223,11 @@ fn a_hook_reads_no_large_ledger_and_finds_its_session_in_what_runs_have_read() {
 fn a_log_that_grows_gives_the_lines_of_one_pass_whether_its_state_was_kept_or_not() {
     let (turns, steps) = (120, 6);
     let whole = User::new();
-    fs::write(whole.log(), conversation(0, turns, 8_000)).unwrap();
-    age(&whole.log(), 3600);
-    whole.ingest();
-    let wanted = whole.lines();
+    fs::write(whole.session_log(), conversation(0, turns, 8_000)).unwrap();
+    age(&whole.session_log(), 3600);
+    whole.ingest(&[]);
+    let lines_of = |user: &User| BTreeSet::from_iter(user.lines());
+    let wanted = lines_of(&whole);
     assert!(wanted.len() > turns * 3);
     for loses_states in [false, true] {
         let user = User::new();
@@ -268,7 +236,7 @@ fn a_log_that_grows_gives_the_lines_of_one_pass_whether_its_state_was_kept_or_no
         for step in 1..=steps {
             // The cut may also be in the middle of a line.
             let end = text.len() * step / steps;
-            let mut file = fs::File::options().create(true).append(true).open(user.log()).unwrap();
+            let mut file = fs::File::options().create(true).append(true).open(user.session_log()).unwrap();
             let begin = text.len() * (step - 1) / steps;
             file.write_all(&text.as_bytes()[begin..end]).unwrap();
             let states = user.home().join("ingest.state");
@@ -277,14 +245,17 @@ fn a_log_that_grows_gives_the_lines_of_one_pass_whether_its_state_was_kept_or_no
                 fs::remove_dir_all(&states).ok();
             }
             if step % 2 == 0 {
-                user.hook(&json!({"session_id": SESSION, "transcript_path": user.log()}).to_string(), 0);
+                user.hook(
+                    &json!({"session_id": SESSION, "transcript_path": user.session_log()}).to_string(),
+                    0,
+                );
             } else {
-                user.ingest();
+                user.ingest(&["--json"]);
             }
         }
-        age(&user.log(), 3600);
-        user.ingest();
+        age(&user.session_log(), 3600);
+        user.ingest(&["--json"]);
         assert!(was_used, "a state is kept of a log of {} bytes", text.len());
-        assert_eq!(user.lines(), wanted, "states are lost: {loses_states}");
+        assert_eq!(lines_of(&user), wanted, "states are lost: {loses_states}");
     }
 }
