@@ -160,23 +160,15 @@ fn category_of_command(command: &str) -> Option<&'static str> {
 fn without_assignments(command: &str) -> &str {
     let mut rest = command;
     loop {
-        let Some((name, behind)) = rest.trim_start_matches(is_js_space).split_once('=') else { return rest };
+        let Some((name, behind)) = rest.trim_start_matches(js::is_space).split_once('=') else { return rest };
         let is_name = name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
             && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-        let end = behind.find(is_js_space).filter(|end| *end > 0);
+        let end = behind.find(js::is_space).filter(|end| *end > 0);
         match end {
-            Some(end) if is_name => rest = behind[end..].trim_start_matches(is_js_space),
+            Some(end) if is_name => rest = behind[end..].trim_start_matches(js::is_space),
             _ => return rest,
         }
     }
-}
-
-fn is_js_space(c: char) -> bool {
-    matches!(
-        c,
-        '\t'..='\r' | ' ' | '\u{A0}' | '\u{1680}' | '\u{2000}'..='\u{200A}' | '\u{2028}' | '\u{2029}' | '\u{202F}'
-            | '\u{205F}' | '\u{3000}' | '\u{FEFF}'
-    )
 }
 
 /// Converts a pattern in the notation of the tables below into a regular expression.
@@ -285,7 +277,7 @@ fn named_in(text: &str) -> u8 {
         lower.make_ascii_lowercase();
         let phrases = by_word.get(&*lower).into_iter().flatten();
         let is_there = |second: &str| {
-            let behind = rest.trim_start_matches(is_js_space).as_bytes();
+            let behind = rest.trim_start_matches(js::is_space).as_bytes();
             second.is_empty()
                 || behind.len() < rest.len()
                     && behind

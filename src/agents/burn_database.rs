@@ -198,10 +198,8 @@ impl TableRows<'_> {
             let place = || format!("row {number} of {}", self.table);
             match document.parse(&json) {
                 Ok(value) if value.kind() == Kind::Object => {
-                    let record = PassRecord {
-                        row: Some((self.table, number)),
-                        ..PassRecord::kept(&mut gathered.texts, &json)
-                    };
+                    let row = Some((self.table, number));
+                    let record = PassRecord { row, ..gathered.keep(&json) };
                     add(&mut gathered, record);
                 }
                 Ok(_) => leave_out(self.path, run, tally, Reason::NotARecord, place())?,
@@ -282,10 +280,7 @@ fn take_stamps(
         match stamp_of(Some(&ts), parsed.0, parsed.1) {
             Some(line) if known.contains(&digest(&line)) => tally.duplicates += 1,
             Some(line) => {
-                let record = PassRecord {
-                    row: Some(("stamps", number)),
-                    ..PassRecord::kept(&mut gathered.texts, &line)
-                };
+                let record = PassRecord { row: Some(("stamps", number)), ..gathered.keep(&line) };
                 gathered.stamps.push(record);
             }
             None => leave_out(path, run, tally, Reason::Malformed, format!("row {number} of stamps"))?,

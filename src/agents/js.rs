@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use crate::record::time::civil;
 use crate::scan::json::{
     Items, JsStr, Kind, ObjectMembers, Value, trim_js, write_js_number, write_js_string,
 };
@@ -201,6 +202,51 @@ pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// Returns whether a character is white space.
+pub(super) fn is_space(c: char) -> bool {
+    matches!(
+        c,
+        '\t'..='\r' | ' ' | '\u{A0}' | '\u{1680}' | '\u{2000}'..='\u{200A}' | '\u{2028}' | '\u{2029}' | '\u{202F}'
+            | '\u{205F}' | '\u{3000}' | '\u{FEFF}'
+    )
+}
+
+/// Returns the text without the white space that it begins with.
+pub(super) fn trim_start(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    while let Some(len_bytes) = leading_space(rest) {
+        rest = &rest[len_bytes..];
+    }
+    rest
+}
+
+/// Returns the text up to its first white space.
+pub(super) fn first_word(text: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while end < text.len() && leading_space(&text[end..]).is_none() {
+        end += leading_char(&text[end..]).len();
+    }
+    &text[..end]
+}
+
+/// The length in bytes of the white-space character that a text begins with.
+fn leading_space(text: &[u8]) -> Option<usize> {
+    let first = leading_char(text);
+    (!first.is_empty() && trim_js(first).is_empty()).then_some(first.len())
+}
+
+/// The first character of a text; empty at the end.
+fn leading_char(text: &[u8]) -> &[u8] {
+    let len_bytes = match text.first() {
+        None => 0,
+        Some(0xC0..=0xDF) => 2,
+        Some(0xE0..=0xEF) => 3,
+        Some(0xF0..) => 4,
+        Some(_) => 1,
+    };
+    &text[..len_bytes.min(text.len())]
+}
+
 /// Returns the number of UTF-16 code units of a string.
 pub(super) fn utf16_len(wtf8: &[u8]) -> usize {
     // A character has one unit, and one of four bytes has two. Sums of a byte each are added sixteen at a time.
@@ -239,6 +285,27 @@ fn utf16_units(wtf8: &[u8]) -> impl Iterator<Item = u16> {
         low = Some(0xDC00 | (point & 0x3FF) as u16);
         Some(0xD800 | ((point - 0x1_0000) >> 10) as u16)
     })
+}
+
+/// The last time that a JavaScript Date can hold, in milliseconds since 1970.
+const DATE_MAX_MS: f64 = 8.64e15;
+
+/// Returns a time in milliseconds since 1970 as `toISOString` prints it; none if no Date holds it.
+pub(super) fn iso(ms: f64) -> Option<String> {
+    let ms = ms.trunc();
+    if ms.is_nan() || ms.abs() > DATE_MAX_MS {
+        return None;
+    }
+    let ms = ms as i64;
+    let (year, month, day) = civil(ms.div_euclid(86_400_000));
+    let in_day = ms.rem_euclid(86_400_000);
+    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
+    let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
+    let year = match year {
+        0..=9999 => format!("{year:04}"),
+        _ => format!("{}{:06}", if year < 0 { '-' } else { '+' }, year.abs()),
+    };
+    Some(format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
 }
 
 /// The length of most records without texts. Memory of this size is taken at once, because growing it takes time.
@@ -476,5 +543,22 @@ mod tests {
         }
         assert_eq!(utf16_len(b"\xED\xA0\x80"), 1);
         assert_eq!(to_utf8(b"a\xED\xA0\x80b"), "a\u{FFFD}b");
+    }
+
+    #[test]
+    fn times_print_as_javascript_prints_them() {
+        for (ms, text) in [
+            (0.0, "1970-01-01T00:00:00.000Z"),
+            (-1.0, "1969-12-31T23:59:59.999Z"),
+            (1_777_000_000_123.9, "2026-04-24T03:06:40.123Z"),
+            (951_782_400_000.0, "2000-02-29T00:00:00.000Z"),
+            (253_402_300_800_000.0, "+010000-01-01T00:00:00.000Z"),
+            (-62_198_755_200_000.0, "-000001-01-01T00:00:00.000Z"),
+            (8.64e15, "+275760-09-13T00:00:00.000Z"),
+        ] {
+            assert_eq!(iso(ms).as_deref(), Some(text), "{ms}");
+        }
+        assert_eq!(iso(8.640_000_000_000_001e15), None);
+        assert_eq!(iso(f64::NAN), None);
     }
 }

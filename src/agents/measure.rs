@@ -49,7 +49,12 @@ pub(super) struct UserBlock<'t> {
     pub is_error: bool,
 }
 
-impl UserBlock<'_> {
+impl<'t> UserBlock<'t> {
+    /// A text of a prompt.
+    pub(super) fn of_text(text: &'t [u8]) -> Self {
+        UserBlock { call: None, text: text.into(), is_error: false }
+    }
+
     /// Appends the members of the block.
     pub(super) fn write(&self, record: &mut RecordText) {
         record.text("kind", if self.call.is_some() { b"tool_result" } else { b"text" });

@@ -253,13 +253,6 @@ pub(super) struct PassRecord {
 }
 
 impl PassRecord {
-    /// Puts the text of a record to the texts of the others.
-    pub(super) fn kept(texts: &mut Vec<u8>, text: &[u8]) -> Self {
-        let start = texts.len();
-        texts.extend_from_slice(text);
-        Self::at(start..texts.len())
-    }
-
     /// The record at this place of the texts.
     pub(super) fn at(text: Range<usize>) -> Self {
         PassRecord {
@@ -424,9 +417,11 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    /// Keeps the text of a record for one of the lists.
+    /// Puts the text of a record to the others. The caller adds the record to its list.
     pub(super) fn keep(&mut self, text: &[u8]) -> PassRecord {
-        PassRecord::kept(&mut self.texts, text)
+        let start = self.texts.len();
+        self.texts.extend_from_slice(text);
+        PassRecord::at(start..self.texts.len())
     }
 
     /// Returns the text of a record.

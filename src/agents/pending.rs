@@ -177,7 +177,7 @@ pub(super) fn claim(home: &Home, session: &StampTarget<'_>) -> Option<Claimed> {
 fn claim_one(stamp: PendingStamp, session: &StampTarget<'_>) -> Option<Claimed> {
     let mut selector = RecordText::default();
     selector.text("sessionId", session.id);
-    let now = settings::iso(settings::now_ms());
+    let now = js::iso(settings::now_ms())?;
     let line = stamp_text(now.as_bytes(), &selector.finish(), &stamp.enrichment);
     let suffix = format!(".claimed-{}-{}", std::process::id(), uuid::Uuid::new_v4());
     let path = disk::with_suffix(&stamp.path, &suffix);

@@ -28,12 +28,8 @@ pub(super) fn check_storage() -> Result<(), AgentsError> {
 }
 
 fn mode(word: &str) -> Option<ContentMode> {
-    Some(match word.to_lowercase().as_str() {
-        "full" => ContentMode::Full,
-        "hash-only" => ContentMode::HashOnly,
-        "off" => ContentMode::Off,
-        _ => return None,
-    })
+    let modes = [ContentMode::Full, ContentMode::HashOnly, ContentMode::Off];
+    modes.into_iter().find(|mode| mode.as_str() == word.to_lowercase())
 }
 
 /// How much content is kept: `RELAYBURN_CONTENT_STORE`, else `content.store` of `config.json`, else all. Other values
@@ -100,10 +96,4 @@ pub(super) fn user_folder() -> Result<PathBuf, AgentsError> {
 pub(super) fn now_ms() -> f64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64() * 1000.0)
-}
-
-/// Returns a time as JavaScript prints it: `2026-04-20T00:00:00.000Z`.
-pub(super) fn iso(ms: f64) -> String {
-    let time = jiff::Timestamp::from_millisecond(ms as i64).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }

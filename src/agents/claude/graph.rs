@@ -12,6 +12,7 @@ use foldhash::{HashMap, HashSet};
 
 use super::super::js;
 use super::key::{Key, hash};
+use super::line::Line;
 use super::packed::{Packer, Unpacker};
 use crate::scan::json::Value;
 
@@ -76,17 +77,9 @@ pub(super) struct Answers<'t> {
 
 impl<'t> Graph<'t> {
     /// Adds an assistant line.
-    pub(super) fn add_assistant(
-        &mut self,
-        texts: &'t Bump,
-        uuid: &[u8],
-        parent: Option<&[u8]>,
-        is_side: bool,
-        content: Option<Value<'_>>,
-        every_spawn: bool,
-    ) {
+    pub(super) fn add_assistant(&mut self, texts: &'t Bump, line: &Line<'_>, every_spawn: bool) {
         let mut spawns = BumpVec::new_in(texts);
-        for block in content.into_iter().flat_map(Value::items) {
+        for block in line.content.into_iter().flat_map(Value::items) {
             let is_spawn = js::any_text(block, "type") == Some(b"tool_use")
                 && matches!(js::any_text(block, "name"), Some(b"Agent" | b"Task"));
             let Some(id) = js::any_text(block, "id").filter(|_| is_spawn) else { continue };
@@ -104,35 +97,27 @@ impl<'t> Graph<'t> {
             }
         }
         self.spawns.extend(spawns.iter().map(|spawn| spawn.id));
-        let role = Role::Assistant { spawns: spawns.into_bump_slice() };
-        self.add(texts, uuid, parent, is_side, role);
+        self.add(texts, line, Role::Assistant { spawns: spawns.into_bump_slice() });
     }
 
-    fn add(&mut self, texts: &'t Bump, uuid: &[u8], parent: Option<&[u8]>, is_side: bool, role: Role<'t>) {
-        let parent = parent.map(|parent| Key::of(parent).kept(texts));
-        self.nodes.insert(Key::of(uuid).kept(texts), Node { parent, is_side, role });
+    fn add(&mut self, texts: &'t Bump, line: &Line<'_>, role: Role<'t>) {
+        let Some(uuid) = line.uuid else { return };
+        let parent = line.parent_uuid.map(|parent| Key::of(parent).kept(texts));
+        self.nodes.insert(Key::of(uuid).kept(texts), Node { parent, is_side: line.is_side, role });
     }
 
     /// Adds a user line.
-    pub(super) fn add_user(
-        &mut self,
-        texts: &'t Bump,
-        uuid: &[u8],
-        parent: Option<&[u8]>,
-        is_side: bool,
-        content: Option<Value<'_>>,
-        plain_text: &[u8],
-    ) {
-        let results = content.into_iter().flat_map(Value::items).filter_map(|block| {
+    pub(super) fn add_user(&mut self, texts: &'t Bump, line: &Line<'_>, plain_text: &[u8]) {
+        let results = line.content.into_iter().flat_map(Value::items).filter_map(|block| {
             let is_result = js::any_text(block, "type") == Some(b"tool_result");
             let id = js::any_text(block, "tool_use_id").filter(|_| is_result)?;
             Some(&*texts.alloc_slice_copy(id))
         });
         let role = Role::User {
             results: BumpVec::from_iter_in(results, texts).into_bump_slice(),
-            text_hash: (is_side && !plain_text.is_empty()).then(|| hash(plain_text)),
+            text_hash: (line.is_side && !plain_text.is_empty()).then(|| hash(plain_text)),
         };
-        self.add(texts, uuid, parent, is_side, role);
+        self.add(texts, line, role);
     }
 
     /// Writes the graph for [`Graph::unpack`].

@@ -13,7 +13,6 @@ mod marker;
 mod message;
 mod packed;
 mod piece;
-mod status;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -625,9 +625,6 @@ impl<'r> Engine<'r> {
                 let Some(call) = js::text(payload, "call_id") else { return Ok(false) };
                 self.notification(call, line);
             }
-            b"task_complete" | b"exec_command_end" | b"patch_apply_end" | b"turn_aborted" => {
-                return Ok(false);
-            }
             _ => return Ok(false),
         }
         Ok(true)

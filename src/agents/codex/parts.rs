@@ -4,24 +4,24 @@ use super::super::GivenUp;
 use super::super::calls::{ToolCall, args_hash};
 use super::super::js::{self, RecordText};
 use super::super::measure;
-use crate::scan::json::{Document, Kind, Value};
+use crate::scan::json::{Document, Kind, Value, trim_js};
 
 /// Beginnings of blocks that the harness wrote into a user message.
 fn is_boilerplate(text: &[u8]) -> bool {
-    let text = trimmed_start(text);
+    let text = js::trim_start(text);
     let begins = |head: &[u8]| text.get(..head.len()).is_some_and(|start| start.eq_ignore_ascii_case(head));
     [&b"<environment_context"[..], b"<permissions", b"<collaboration_mode"].iter().any(|head| begins(head))
         || text.starts_with(b"<INSTRUCTIONS>")
         || text
             .strip_prefix(b"#")
-            .map(trimmed_start)
+            .map(js::trim_start)
             .is_some_and(|rest| rest.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"AGENTS.md")))
 }
 
 /// Other parts that the harness puts into user messages. They are measured as part of the conversation, but are no
 /// prompt.
 pub(super) fn is_no_prompt(text: &[u8]) -> bool {
-    let text = trimmed_start(text);
+    let text = js::trim_start(text);
     [
         &b"<user_instructions"[..],
         b"<turn_aborted",
@@ -31,16 +31,6 @@ pub(super) fn is_no_prompt(text: &[u8]) -> bool {
     ]
     .iter()
     .any(|head| text.starts_with(head))
-}
-
-fn trimmed_start(text: &[u8]) -> &[u8] {
-    // Only the front is trimmed, because a byte that is no white space follows the text meanwhile.
-    let trimmed = crate::scan::json::trim_js(text);
-    if trimmed.is_empty() {
-        return trimmed;
-    }
-    let at = trimmed.as_ptr() as usize - text.as_ptr() as usize;
-    &text[at..]
 }
 
 /// Returns the text of a message, and the part of it that is a prompt.
@@ -127,7 +117,7 @@ pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<Ro
     let name = js::any_text(payload, "name")?;
     let mut document = Document::default();
     let arguments = js::text(payload, "arguments");
-    let arguments = arguments.and_then(|text| document.parse(crate::scan::json::trim_js(text)).ok());
+    let arguments = arguments.and_then(|text| document.parse(trim_js(text)).ok());
     let arguments = arguments.filter(|value| value.kind() == Kind::Object);
     let keys: &[&str] = match name {
         b"exec_command" | b"shell" => &["cmd", "command"],
@@ -236,13 +226,13 @@ fn file_behind(text: &[u8]) -> Option<&[u8]> {
             || rest[*at..].starts_with("\u{2029}".as_bytes())
     };
     let end = (0..rest.len()).find(line_end).unwrap_or(rest.len());
-    let file = crate::scan::json::trim_js(&rest[..end]);
+    let file = trim_js(&rest[..end]);
     (!file.is_empty()).then_some(file)
 }
 
 /// The text after one or more characters of white space; none if it begins with none.
 fn spaces(text: &[u8]) -> Option<&[u8]> {
-    let rest = trimmed_start(text);
+    let rest = js::trim_start(text);
     (rest.len() < text.len()).then_some(rest)
 }
 
@@ -256,7 +246,7 @@ pub(super) fn output_failed(output: Option<Value<'_>>) -> bool {
     let Some(text) = js::wtf8(output) else { return false };
     if text.first() == Some(&b'{') {
         let mut document = Document::default();
-        if document.parse(crate::scan::json::trim_js(text)).is_ok_and(is_failure) {
+        if document.parse(trim_js(text)).is_ok_and(is_failure) {
             return true;
         }
     }

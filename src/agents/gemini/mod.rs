@@ -332,14 +332,14 @@ impl Writer<'_> {
                     let detail = format!("has no count of {}", invalid.join(", "));
                     leave_out(&parsed, Reason::InvalidCount, &detail, gathered);
                 }
-                let turn = self.turn(&parsed, &part, index, &prompt);
-                gathered.turns.push(PassRecord { owner, ..PassRecord::kept(&mut gathered.texts, &turn) });
+                let turn = gathered.keep(&self.turn(&parsed, &part, index, &prompt));
+                gathered.turns.push(PassRecord { owner, ..turn });
                 gathered.read_turns += 1;
                 gathered.calls += (parsed.calls.len() - part.first_call) as u64;
             }
             if is_new && let Some(record) = self.user_turn(before.as_ref(), &asked, &parsed) {
-                let record = PassRecord { owner, ..PassRecord::kept(&mut gathered.texts, &record) };
-                gathered.user_turns.push(record);
+                let record = gathered.keep(&record);
+                gathered.user_turns.push(PassRecord { owner, ..record });
             }
             if has_more && self.pass.options.content == ContentMode::Full {
                 let from = gathered.content.len();
@@ -351,8 +351,8 @@ impl Writer<'_> {
                 let call_index = call_counts.entry(call.call.id.clone()).or_default();
                 if has_more {
                     let event = self.event(&parsed, call, status, *call_index, next_event);
-                    let event = PassRecord { owner, ..PassRecord::kept(&mut gathered.texts, &event) };
-                    gathered.tool_result_events.push(event);
+                    let event = gathered.keep(&event);
+                    gathered.tool_result_events.push(PassRecord { owner, ..event });
                 }
                 *call_index += 1;
                 next_event += 1;
@@ -371,7 +371,8 @@ impl Writer<'_> {
             record.text("ts", &compaction.ts);
             record.text("precedingMessageId", &compaction.preceding);
             record.number("tokensBeforeCompact", compaction.cached);
-            gathered.compactions.push(PassRecord::kept(&mut gathered.texts, &record.finish()));
+            let record = gathered.keep(&record.finish());
+            gathered.compactions.push(record);
         }
     }
 
@@ -381,7 +382,8 @@ impl Writer<'_> {
         root.text("sessionId", &chat.session);
         root.text("relationshipType", b"root");
         root.maybe_text("ts", chat.started.as_deref());
-        gathered.relationships.push(PassRecord::kept(&mut gathered.texts, &root.finish()));
+        let root = gathered.keep(&root.finish());
+        gathered.relationships.push(root);
         if let Some(parent) = &self.parent {
             let mut row = RecordText::of(SOURCE);
             row.text("sessionId", &chat.session);
@@ -389,7 +391,8 @@ impl Writer<'_> {
             row.text("agentId", &chat.session);
             row.text("relatedSessionId", parent);
             row.maybe_text("ts", chat.started.as_deref());
-            gathered.relationships.push(PassRecord::kept(&mut gathered.texts, &row.finish()));
+            let row = gathered.keep(&row.finish());
+            gathered.relationships.push(row);
         }
     }
 
@@ -439,9 +442,8 @@ impl Writer<'_> {
             let text = call.measured.as_deref().unwrap_or_default().into();
             blocks.push(UserBlock { call: Some(&call.call.id), text, is_error: call.call.is_error });
         }
-        for message in asked.iter().filter(|message| !message.words.is_empty()) {
-            blocks.push(UserBlock { call: None, text: (&message.words[..]).into(), is_error: false });
-        }
+        let prompts = asked.iter().filter(|message| !message.words.is_empty());
+        blocks.extend(prompts.map(|message| UserBlock::of_text(&message.words)));
         if blocks.is_empty() {
             return None;
         }

@@ -30,7 +30,8 @@ impl Piece<'_> {
             rows.marker(target.as_deref(), state.evidence.first_ts.as_deref(), &self.explicit);
         }
         for row in rows.rows {
-            gathered.relationships.push(PassRecord::kept(&mut gathered.texts, &row));
+            let row = gathered.keep(&row);
+            gathered.relationships.push(row);
         }
     }
 }

@@ -151,6 +151,7 @@ impl Evidence {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::scan::json::Document;
 
     #[test]
     fn a_state_is_what_it_was_and_only_where_it_fits() {
@@ -160,8 +161,12 @@ mod tests {
         let mut state = State::new(&texts);
         let key = |text: &'static str| Key::of(text.as_bytes());
         let uuid = "0d3b9a4e-1111-4222-8333-444455556666";
-        state.graph.add_user(&texts, b"u1", None, true, None, b"find it");
-        state.graph.add_user(&texts, uuid.as_bytes(), Some(b"u1"), false, None, b"");
+        let second = format!(r#"{{"uuid":"{uuid}","parentUuid":"u1"}}"#);
+        for (line, text) in [(r#"{"uuid":"u1","isSidechain":true}"#, &b"find it"[..]), (&second, b"")] {
+            let mut document = Document::default();
+            let line = Line::of(document.parse(line.as_bytes()).unwrap()).unwrap();
+            state.graph.add_user(&texts, &line, text);
+        }
         state.evidence.first_parent = Some(None);
         state.evidence.marker = Some(Some(b"s2".to_vec()));
         state.evidence.forks = vec![b"f".to_vec()];

@@ -128,24 +128,17 @@ impl<'t> State<'t> {
 
     pub(super) fn take_assistant(&mut self, line: &Line<'_>, log: &Log<'_>) {
         self.evidence.take(line, log.base_name);
-        if let Some(uuid) = line.uuid {
+        if line.uuid.is_some() {
             let every_spawn = !log.options.as_reference;
-            self.graph.add_assistant(
-                self.texts,
-                uuid,
-                line.parent_uuid,
-                line.is_side,
-                line.content,
-                every_spawn,
-            );
+            self.graph.add_assistant(self.texts, line, every_spawn);
         }
     }
 
     pub(super) fn take_user(&mut self, line: &Line<'_>, text: &[u8], log: &Log<'_>) {
         self.evidence.take(line, log.base_name);
         self.evidence.take_user(line, text, log.path, log.options.as_reference);
-        if let Some(uuid) = line.uuid {
-            self.graph.add_user(self.texts, uuid, line.parent_uuid, line.is_side, line.content, text);
+        if line.uuid.is_some() {
+            self.graph.add_user(self.texts, line, text);
         }
         self.chain(line);
     }

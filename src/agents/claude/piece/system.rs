@@ -36,7 +36,7 @@ impl Piece<'_> {
         let Some((session, id)) = notified(line) else { return false };
         let id = &*self.arena.alloc_slice_copy(id);
         let (call_index, event_index) = self.count_event(state, at, id);
-        let status = super::super::status::of_notification(line);
+        let status = status_of(line);
         let mut record = self.begin_record();
         record.text("sessionId", session);
         record.text("toolUseId", id);
@@ -57,4 +57,31 @@ impl Piece<'_> {
         self.events.push(Pending { at, len_bytes, draft, link: None, owner: None, notes: None });
         true
     }
+}
+
+/// Returns the status of a notification, from its error flags, else from the first of its status words, else from its
+/// success flag.
+fn status_of(line: Value<'_>) -> &'static str {
+    if js::is_true(line, "is_error") || js::is_true(line, "isError") {
+        return "errored";
+    }
+    let word = js::first_text(line, &["status", "state", "result", "terminal_status", "terminalStatus"]);
+    let by_word = word.and_then(status_of_word);
+    by_word.unwrap_or_else(|| match line.get("success").and_then(Value::as_bool) {
+        Some(true) => "completed",
+        Some(false) => "errored",
+        None => "unknown",
+    })
+}
+
+/// The status that a word says, in upper or lower case, with `-` or white space in place of `_`.
+fn status_of_word(word: &[u8]) -> Option<&'static str> {
+    let word = js::to_utf8(word).to_lowercase().replace(|c: char| c == '-' || js::is_space(c), "_");
+    Some(match &word[..] {
+        "completed" | "complete" | "success" | "succeeded" | "done" => "completed",
+        "error" | "errored" | "failed" | "failure" => "errored",
+        "running" | "in_progress" | "queued" | "pending" | "started" => "running",
+        "cancelled" | "canceled" | "aborted" => "cancelled",
+        _ => return None,
+    })
 }

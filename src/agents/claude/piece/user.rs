@@ -95,19 +95,12 @@ impl Piece<'_> {
         match line.content.map(|content| (content, content.kind())) {
             Some((content, Kind::String)) => {
                 let text = js::wtf8(content).filter(|text| !text.is_empty());
-                blocks.extend(text.map(|text| UserBlock { call: None, text: text.into(), is_error: false }));
+                blocks.extend(text.map(UserBlock::of_text));
             }
             Some((content, Kind::Array)) => {
                 for block in content.items() {
                     match js::any_text(block, "type") {
-                        Some(b"text") => {
-                            let text = js::text(block, "text");
-                            blocks.extend(text.map(|text| UserBlock {
-                                call: None,
-                                text: text.into(),
-                                is_error: false,
-                            }));
-                        }
+                        Some(b"text") => blocks.extend(js::text(block, "text").map(UserBlock::of_text)),
                         Some(b"tool_result") => {
                             let Some(result) = results.next() else { continue };
                             let Some(id) = result.call else { continue };

@@ -20,14 +20,10 @@ impl Engine<'_> {
             }
             b"reasoning" => {
                 let text = parts::reasoning_text(payload);
-                let Some(turn) = self.open.as_mut().filter(|_| !text.is_empty()) else { return Ok(false) };
-                turn.content.push(ContentLine {
-                    session: self.now.session.clone(),
-                    ts: line.stamp.to_vec(),
-                    role: "assistant",
-                    kind: "thinking",
-                    body: ("text", text),
-                });
+                if self.open.is_none() || text.is_empty() {
+                    return Ok(false);
+                }
+                self.add_content(line, "assistant", "thinking", ("text", text));
             }
             kind @ (b"function_call" | b"custom_tool_call" | b"local_shell_call" | b"web_search_call") => {
                 self.has_activity = true;

@@ -198,10 +198,7 @@ impl Engine<'_> {
     fn ts_of(&self, turn: &Turn) -> Vec<u8> {
         let told = parts::millis_of_uuid7(&turn.id).filter(|_| turn.is_replay);
         let older = told.filter(|told| parts::millis_of(&turn.ts).is_none_or(|stamped| *told < stamped));
-        match older.and_then(|millis| jiff::Timestamp::from_millisecond(millis as i64).ok()) {
-            Some(time) => format!("{time:.3}").into_bytes(),
-            None => turn.ts.clone(),
-        }
+        older.and_then(js::iso).map_or_else(|| turn.ts.clone(), String::into_bytes)
     }
 
     fn event_record(&self, event: &RolloutEvent) -> Vec<u8> {
@@ -289,17 +286,11 @@ impl Engine<'_> {
 /// An object's text in JavaScript's order of keys.
 fn object_text(mut members: Vec<(&[u8], Vec<u8>)>) -> Vec<u8> {
     members.sort_by_key(|(key, _)| is_array_index_key(key).map_or(u64::MAX, u64::from));
-    let mut out = b"{".to_vec();
-    for (at, (key, text)) in members.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        crate::scan::json::write_js_string(key, &mut out);
-        out.push(b':');
-        out.extend_from_slice(text);
+    let mut object = RecordText::default();
+    for (key, text) in &members {
+        object.member(key, |out| out.extend_from_slice(text));
     }
-    out.push(b'}');
-    out
+    object.finish()
 }
 
 /// Returns the usage of written turns, as text for the side file.

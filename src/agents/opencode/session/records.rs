@@ -8,11 +8,10 @@ use crate::agents::activity::{TurnWords, classify};
 use crate::agents::calls::{ToolCall, files_touched};
 use crate::agents::content::ContentHead;
 use crate::agents::fidelity::Usage;
-use crate::agents::js::RecordText;
+use crate::agents::js::{self, RecordText};
 use crate::agents::measure::{self, UserBlock};
 use crate::agents::pass::{ContentMode, Gathered};
 use crate::agents::project::ProjectKeys;
-use crate::record::time::civil;
 
 /// How records are made.
 pub(in crate::agents) struct RecordRules<'r> {
@@ -73,7 +72,7 @@ impl SessionHead {
         let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
         self.begin(rules, &answers, gathered)?;
         if !rules.as_reference {
-            let undated = self.messages.iter().filter(|message| iso(message.created_ms).is_none());
+            let undated = self.messages.iter().filter(|message| js::iso(message.created_ms).is_none());
             records.undated = undated.map(|message| message.id.clone()).collect();
         }
 
@@ -232,7 +231,7 @@ impl SessionHead {
         let mut list: Vec<&SessionMessage> =
             self.messages.iter().filter(|message| message.is_answer == is_answer).collect();
         if !rules.as_reference {
-            list.retain(|message| iso(message.created_ms).is_some());
+            list.retain(|message| js::iso(message.created_ms).is_some());
         }
         list.sort_by(|a, b| a.created_ms.total_cmp(&b.created_ms));
         list
@@ -390,8 +389,7 @@ impl SessionHead {
             of_gap.copied().collect()
         };
         for prompt in asked {
-            let texts = prompt.texts(true);
-            blocks.extend(texts.map(|text| UserBlock { call: None, text: text.into(), is_error: false }));
+            blocks.extend(prompt.texts(true).map(UserBlock::of_text));
         }
         if rules.as_reference && blocks.iter().any(|block| measure::has_special_token(&block.text)) {
             return Err(GivenUp("a text with a special token"));
@@ -472,7 +470,7 @@ impl SpawningTask {
 impl SessionMessage {
     /// The time of the message.
     fn ts(&self) -> Result<String, GivenUp> {
-        iso(self.created_ms).ok_or(GivenUp("a time that no Date holds"))
+        js::iso(self.created_ms).ok_or(GivenUp("a time that no Date holds"))
     }
 
     /// The event of a tool's result, with its share of the turn's tokens: `shares` events divide them.
@@ -504,48 +502,5 @@ impl SessionMessage {
             event.count("eventIndex", event_index);
         }
         Ok(event.finish())
-    }
-}
-
-/// The last time that a JavaScript Date can hold, in milliseconds since 1970.
-const DATE_MAX_MS: f64 = 8.64e15;
-
-/// The time as `toISOString` prints it.
-fn iso(ms: f64) -> Option<String> {
-    let ms = ms.trunc();
-    if ms.is_nan() || ms.abs() > DATE_MAX_MS {
-        return None;
-    }
-    let ms = ms as i64;
-    let (year, month, day) = civil(ms.div_euclid(86_400_000));
-    let in_day = ms.rem_euclid(86_400_000);
-    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
-    let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
-    let year = match year {
-        0..=9999 => format!("{year:04}"),
-        _ => format!("{}{:06}", if year < 0 { '-' } else { '+' }, year.abs()),
-    };
-    Some(format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_print_as_javascript_prints_them() {
-        for (ms, text) in [
-            (0.0, "1970-01-01T00:00:00.000Z"),
-            (-1.0, "1969-12-31T23:59:59.999Z"),
-            (1_777_000_000_123.9, "2026-04-24T03:06:40.123Z"),
-            (951_782_400_000.0, "2000-02-29T00:00:00.000Z"),
-            (253_402_300_800_000.0, "+010000-01-01T00:00:00.000Z"),
-            (-62_198_755_200_000.0, "-000001-01-01T00:00:00.000Z"),
-            (8.64e15, "+275760-09-13T00:00:00.000Z"),
-        ] {
-            assert_eq!(iso(ms).as_deref(), Some(text), "{ms}");
-        }
-        assert_eq!(iso(8.640_000_000_000_001e15), None);
-        assert_eq!(iso(f64::NAN), None);
     }
 }
