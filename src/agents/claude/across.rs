@@ -18,20 +18,15 @@ use crate::scan::json::{Document, trim_js};
 /// The logs of a run.
 #[derive(Default)]
 pub(crate) struct Across {
+    /// The logs that were read, then the logs that have notes alone.
     logs: Vec<ComparedLog>,
     read: HashSet<PathBuf>,
-    /// Halves of the hashes of the lines of each log, because the ids of all lines of all logs would need much memory. A
-    /// log that may have a line is read again.
-    lines: Vec<Box<[u32]>>,
 }
 
 /// The known facts about a log.
 struct ComparedLog {
     path: PathBuf,
-    name: Vec<u8>,
-    evidence: Evidence,
-    /// Whether the evidence was not compared yet.
-    is_new: bool,
+    facts: LogFacts,
 }
 
 /// The result of the comparison.
@@ -45,16 +40,9 @@ pub(crate) struct LogComparison {
 
 impl Across {
     /// Adds a log that was read.
-    pub(crate) fn add(&mut self, path: &Path, told: &mut LogFacts) {
-        // Logs that were read come before logs that have notes alone.
-        self.lines.push(std::mem::take(&mut told.lines).into());
+    pub(crate) fn add(&mut self, path: &Path, facts: LogFacts) {
         self.read.insert(path.to_owned());
-        self.logs.push(ComparedLog {
-            path: path.to_owned(),
-            name: told.base_name.clone(),
-            evidence: told.evidence.clone(),
-            is_new: told.is_new,
-        });
+        self.logs.push(ComparedLog { path: path.to_owned(), facts });
     }
 
     /// Adds the notes of a log that was not read. If the log was read, the notes are ignored.
@@ -65,42 +53,44 @@ impl Across {
         let mut document = Document::default();
         let Ok(note) = document.parse(note) else { return };
         let Some(evidence) = note.get("evidence").map(Evidence::of_note) else { return };
-        let (path, name) = (path.to_owned(), base_name(path));
-        self.logs.push(ComparedLog { path, name, evidence, is_new: !js::is_true(note, "isCompared") });
+        let is_new = !js::is_true(note, "isCompared");
+        let facts = LogFacts { base_name: base_name(path), evidence, is_new, lines: Vec::new() };
+        self.logs.push(ComparedLog { path: path.to_owned(), facts });
     }
 
     /// Compares the logs. `candidates` are all logs that were found.
     pub(crate) fn compare(&mut self, candidates: &[Candidate]) -> LogComparison {
         let mut found = LogComparison::default();
         // Most runs look for no line.
-        if self.logs.iter().any(|log| log.evidence.sought_line().is_some()) {
-            self.lines.iter_mut().for_each(|lines| lines.sort_unstable());
+        if self.logs.iter().any(|log| log.facts.evidence.sought_line().is_some()) {
+            self.logs.iter_mut().for_each(|log| log.facts.lines.sort_unstable());
         }
         let mut continued: HashMap<usize, Vec<u8>> = HashMap::new();
         for (index, log) in self.logs.iter().enumerate() {
             let Some((target, is_news)) = self.continues(index, candidates) else { continue };
             continued.insert(index, target.clone());
-            let evidence = &log.evidence;
+            let evidence = &log.facts.evidence;
             let is_known = evidence.marker.as_ref().is_some_and(|marker| marker.as_ref() == Some(&target))
                 || evidence.continuations.contains(&target);
             if is_known || !is_news {
                 continue;
             }
-            let mut record = row(&log.name, &target, "continuation");
+            let mut record = row(&log.facts.base_name, &target, "continuation");
             record.maybe_text("ts", evidence.first_ts.as_deref());
             record.maybe_text("sourceSessionId", evidence.foreign.as_deref());
             record.maybe_text("sourceVersion", evidence.version.as_deref());
             found.rows.push(record.finish());
         }
         for (source, members) in self.groups() {
-            let names: HashSet<&[u8]> = members.iter().map(|index| &self.logs[*index].name[..]).collect();
-            for log in members.iter().map(|index| (index, &self.logs[*index])) {
-                let (index, ComparedLog { name, evidence, .. }) = log;
+            let facts = |index: &usize| &self.logs[*index].facts;
+            let names: HashSet<&[u8]> = members.iter().map(|index| &facts(index).base_name[..]).collect();
+            for index in &members {
+                let LogFacts { base_name, evidence, .. } = facts(index);
                 let continues = continued.get(index).is_some_and(|target| names.contains(&target[..]));
                 if continues || evidence.forks.iter().any(|fork| fork == source) {
                     continue;
                 }
-                let mut record = row(name, source, "fork");
+                let mut record = row(base_name, source, "fork");
                 record.text("sourceSessionId", source);
                 record.maybe_text("ts", evidence.first_ts.as_deref());
                 record.maybe_text("sourceVersion", evidence.version.as_deref());
@@ -109,7 +99,7 @@ impl Across {
         }
         for (index, log) in self.logs.iter().enumerate() {
             let target = continued.remove(&index);
-            if log.is_new || target.is_some() && log.evidence.continues.is_none() {
+            if log.facts.is_new || target.is_some() && log.facts.evidence.continues.is_none() {
                 found.settled.push((log.path.clone(), target));
             }
         }
@@ -118,18 +108,17 @@ impl Across {
 
     /// The log that another log continues, and whether this is new.
     fn continues(&self, index: usize, candidates: &[Candidate]) -> Option<(Vec<u8>, bool)> {
-        let ComparedLog { path, evidence, is_new, .. } = &self.logs[index];
+        let ComparedLog { path, facts: LogFacts { evidence, is_new, .. } } = &self.logs[index];
         if let Some(target) = &evidence.continues {
             return Some((target.clone(), false));
         }
         let parent = evidence.sought_line()?;
         let line = Key::of(parent).hash() as u32;
-        let mut with_line = self.lines.iter().zip(&self.logs);
-        let found = with_line
-            .position(|(lines, log)| lines.binary_search(&line).is_ok() && has_line(&log.path, parent));
-        match found {
+        let has_it =
+            |log: &ComparedLog| log.facts.lines.binary_search(&line).is_ok() && has_line(&log.path, parent);
+        match self.logs.iter().position(has_it) {
             Some(other) if other == index => None,
-            Some(other) => Some((self.logs[other].name.clone(), true)),
+            Some(other) => Some((self.logs[other].facts.base_name.clone(), true)),
             None if !is_new => None,
             None => {
                 let is_neighbour = |other: &&Candidate| {
@@ -148,14 +137,15 @@ impl Across {
     fn groups(&self) -> Vec<(&[u8], Vec<usize>)> {
         let mut groups: Vec<(&[u8], Vec<usize>)> = Vec::new();
         for (index, log) in self.logs.iter().enumerate() {
-            let Some(source) = log.evidence.foreign.as_deref() else { continue };
+            let Some(source) = log.facts.evidence.foreign.as_deref() else { continue };
             match groups.iter_mut().find(|(known, _)| *known == source) {
                 Some((_, members)) => members.push(index),
                 None => groups.push((source, vec![index])),
             }
         }
-        groups
-            .retain(|(_, members)| members.len() > 1 && members.iter().any(|index| self.logs[*index].is_new));
+        groups.retain(|(_, members)| {
+            members.len() > 1 && members.iter().any(|index| self.logs[*index].facts.is_new)
+        });
         groups
     }
 }

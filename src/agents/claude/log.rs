@@ -157,16 +157,13 @@ fn is_log(path: &Path, name: &str) -> bool {
 }
 
 /// Facts about a log for the run, besides its records.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::agents) struct LogFacts {
     pub(super) base_name: Vec<u8>,
     pub(super) evidence: Evidence,
     /// Whether the evidence was not compared with other logs yet.
     pub(super) is_new: bool,
-    /// Halves of hashes of the ids of the lines.
+    /// Halves of the hashes of the ids of the lines, because the ids of all lines of all logs would need much memory. A log that
+    /// may have a line is read again. None for a log that was not read.
     pub(super) lines: Vec<u32>,
-}
-
-pub(super) fn path_text(path: &Path) -> Vec<u8> {
-    path.to_string_lossy().into_owned().into_bytes()
 }

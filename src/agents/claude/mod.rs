@@ -377,14 +377,16 @@ impl<'r, 't> Reader<'r, 't> {
         if !self.options.as_reference {
             gathered.side = self.side(note.as_deref(), !is_new);
         }
-        if let Some(told) = &mut gathered.told {
-            told.base_name = self.base_name.clone();
+        if !has_more {
             // An agent's log belongs to the session that its lines name, and is not a fork of this session.
-            told.evidence = if self.kind == LogKind::Session { evidence } else { Evidence::default() };
-            told.is_new = is_new;
-            if !has_more && self.kind == LogKind::Session {
-                told.lines = self.state.graph.uuids().map(|key| key.hash() as u32).collect();
-            }
+            let (evidence, lines) = match self.kind {
+                LogKind::Session => {
+                    (evidence, self.state.graph.uuids().map(|key| key.hash() as u32).collect())
+                }
+                LogKind::SubAgent => (Evidence::default(), Vec::new()),
+            };
+            let base_name = self.base_name.clone();
+            gathered.told = Some(Box::new(LogFacts { base_name, evidence, is_new, lines }));
         }
         Ok((gathered, has_more))
     }

@@ -29,7 +29,7 @@ use super::super::{AgentsError, GivenUp};
 use super::graph::{Answers, Graph, Invocation};
 use super::key::Key;
 use super::line::Line;
-use super::log::{Evidence, LogKind, path_text};
+use super::log::{Evidence, LogKind};
 use super::message::{ClaudeMessage, Results, Thread, plain_text};
 use crate::record::Hasher;
 use crate::scan::json::{Kind, Value};

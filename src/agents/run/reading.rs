@@ -174,8 +174,8 @@ impl Run<'_> {
                 if self.options.content == ContentMode::Full {
                     self.ingest.unanswered.entry(candidate.agent).or_default().add(&gathered);
                 }
-                if let Some(told) = gathered.told.as_mut().filter(|_| is_last) {
-                    self.across.add(&candidate.path, told);
+                if let Some(facts) = gathered.told.take() {
+                    self.across.add(&candidate.path, *facts);
                 }
                 self.queued_bytes += gathered.len_bytes();
                 let (path, agent) = (candidate.path.clone(), Some(candidate.agent));

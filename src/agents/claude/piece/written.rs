@@ -64,7 +64,6 @@ impl<'p> Piece<'p> {
         self.add_relationships(&agents, from, end, state, &mut gathered);
         let first = self.messages.iter().find(|message| self.log.is_written(message, end));
         gathered.content_session = first.and_then(|message| message.session.map(<[u8]>::to_vec));
-        gathered.told = Some(Box::default());
         for line in self.left_out.drain(..).filter(|line| is_last || line.offset < end) {
             gathered.left_out.push(self.log.options, line);
         }
@@ -91,7 +90,7 @@ impl<'p> Piece<'p> {
     ) -> Result<(), AgentsError> {
         let log = self.log;
         let options = log.options;
-        let path = path_text(log.path);
+        let path = log.path.to_string_lossy();
         let before = if options.as_reference { 0 } else { state.known.len() };
         let mut left_out = Vec::new();
         for (index, (message, agent)) in self.messages.iter_mut().zip(agents).enumerate() {
@@ -108,7 +107,7 @@ impl<'p> Piece<'p> {
             }
             let mut text = RecordText::after(std::mem::take(&mut gathered.texts), "claude-code");
             message
-                .write_turn(&mut text, before + index, &path, agent.as_deref(), log.projects)
+                .write_turn(&mut text, before + index, path.as_bytes(), agent.as_deref(), log.projects)
                 .map_err(|given_up| given_up.at(log.path))?;
             let (texts, text) = text.finish_in();
             gathered.texts = texts;
