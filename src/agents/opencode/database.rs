@@ -4,7 +4,7 @@
 
 use super::hand_over;
 use super::session::records::RecordRules;
-use super::session::{Part, SessionHead, SessionMessage, SpawningTask};
+use super::session::{Part, SessionHead, SessionMessage, SpawningTask, Tool};
 use crate::agents::AgentsError;
 use crate::agents::js::{self, RecordText};
 use crate::agents::pass::{Gathered, HandOver, Handed, Pass, Reason, Stat};
@@ -276,13 +276,7 @@ impl Database {
                     leave_out(gathered, &stored, Reason::Duplicate);
                     continue;
                 }
-                let mut document = Document::default();
-                let text = with_members(&stored.data, &[("id", &stored.id), ("sessionID", session)]);
-                let message = match text.as_deref().map(|text| document.parse(text)) {
-                    Some(Ok(value)) => SessionMessage::of(value).ok_or(Reason::NotARecord),
-                    _ => Err(Reason::Malformed),
-                };
-                match message {
+                match first_generation(session, &stored) {
                     Ok(mut message) => {
                         message.parts = self.parts(&stored.id, pass, gathered)?;
                         messages.push(message);
@@ -339,16 +333,14 @@ impl Database {
     }
 }
 
-/// The text of an object with further members before its own. Its own members override them.
-fn with_members(data: &[u8], members: &[(&'static str, &[u8])]) -> Option<Vec<u8>> {
+/// The message of a row of `message`. Its parts have rows of their own.
+fn first_generation(session: &[u8], stored: &Stored) -> Result<SessionMessage, Reason> {
     let mut document = Document::default();
-    let value = document.parse(data).ok().filter(|value| value.kind() == Kind::Object)?;
-    let mut text = RecordText::default();
-    text.members_of(value, |_, key| members.iter().any(|(name, _)| name.as_bytes() == key));
-    for (key, value) in members {
-        text.text(key, value);
-    }
-    Some(text.finish())
+    let data = document.parse(&stored.data).ok().filter(|data| data.kind() == Kind::Object);
+    let data = data.ok_or(Reason::Malformed)?;
+    let model = ["modelID", "providerID"].map(|key| data.get(key));
+    let role = js::any_text(data, "role").unwrap_or_default();
+    SessionMessage::of_row(data, [&stored.id, session], role, model).ok_or(Reason::NotARecord)
 }
 
 /// The message of a row of `session_message`. The row's type gives the role, and its content gives the parts.
@@ -360,25 +352,11 @@ fn second_generation(session: &[u8], stored: &Stored) -> Result<SessionMessage, 
     };
     let mut document = Document::default();
     let data = document.parse(&stored.data).map_err(|_| Reason::Malformed)?;
-    let mut text = RecordText::default();
-    text.members_of(data, |_, key| {
-        let replaced = ["id", "sessionID", "role", "modelID", "providerID", "content", "model"];
-        replaced.iter().any(|name| name.as_bytes() == key)
-    });
-    text.text("id", &stored.id);
-    text.text("sessionID", session);
-    text.text("role", role);
-    let model = data.get("model");
-    for (key, of_model) in [("modelID", "id"), ("providerID", "providerID")] {
-        let told = model.and_then(|model| model.get(of_model)).or_else(|| data.get(key));
-        if let Some(told) = told {
-            text.value(key, told);
-        }
-    }
-    let mut with_role = Document::default();
-    let text = text.finish();
-    let value = with_role.parse(&text).map_err(|_| Reason::Malformed)?;
-    let mut message = SessionMessage::of(value).ok_or(Reason::NotARecord)?;
+    let named = data.get("model");
+    let model = [("id", "modelID"), ("providerID", "providerID")]
+        .map(|(key, own_key)| named.and_then(|named| named.get(key)).or_else(|| data.get(own_key)));
+    let message = SessionMessage::of_row(data, [&stored.id, session], role, model);
+    let mut message = message.ok_or(Reason::NotARecord)?;
     if stored.kind == b"compaction" {
         message.parts.push(Part::Compaction);
     }
@@ -399,23 +377,7 @@ fn content_part(entry: Value<'_>, is_synthetic: bool) -> Part {
             part => part,
         };
     }
-    let mut text = RecordText::default();
-    text.text("type", b"tool");
-    for (key, others) in [("callID", ["callID", "id"]), ("tool", ["tool", "name"])] {
-        if let Some(value) = others.iter().find_map(|other| entry.get(other)) {
-            text.value(key, value);
-        }
-    }
-    if let Some(state) = entry.get("state") {
-        let mut with_output = RecordText::default();
-        with_output.members_of(state, |_, _| false);
-        if state.get("output").is_none()
-            && let Some(content) = state.get("content")
-        {
-            with_output.value("output", content);
-        }
-        text.raw("state", &with_output.finish());
-    }
-    let mut document = Document::default();
-    document.parse(&text.finish()).map_or(Part::Other, |value| Part::of(value, false))
+    let first = |keys: [&str; 2]| keys.iter().find_map(|key| entry.get(key));
+    let (call, name) = (first(["callID", "id"]), first(["tool", "name"]));
+    Part::Tool(Box::new(Tool::of_parts(None, call, name, entry.get("state"), &["output", "content"], false)))
 }

@@ -144,7 +144,19 @@ fn usage_of(tokens: Option<Value<'_>>) -> (Usage, Coverage, Option<f64>) {
 impl SessionMessage {
     /// Returns a stored message, without its parts; none if the message does not count.
     pub(super) fn of(value: Value<'_>) -> Option<Self> {
-        let role = js::any_text(value, "role")?;
+        let ids = [js::any_text(value, "id")?, js::any_text(value, "sessionID")?];
+        let model = ["modelID", "providerID"].map(|key| value.get(key));
+        Self::of_row(value, ids, js::any_text(value, "role")?, model)
+    }
+
+    /// Returns the message of a row of a database, which names the message and its session, with the ids of the model and of the
+    /// model's provider.
+    pub(super) fn of_row(
+        value: Value<'_>,
+        [id, session]: [&[u8]; 2],
+        role: &[u8],
+        [model_id, provider_id]: [Option<Value<'_>>; 2],
+    ) -> Option<Self> {
         let is_answer = match role {
             b"assistant" => true,
             b"user" => false,
@@ -153,13 +165,13 @@ impl SessionMessage {
         let created_ms = value.get("time").and_then(|time| js::number(time, "created"))?;
         let time = |key| value.get("time").and_then(|time| js::present(time, key)).is_some();
         let (usage, coverage, total) = usage_of(value.get("tokens"));
-        let words = |key| js::present(value, key).map(js_word);
-        let provider = value.get("providerID").filter(|id| id.is_truthy()).map(js_word);
-        let model = value.get("modelID").filter(|id| id.is_truthy()).map(js_word);
+        let words = |id: Option<Value<'_>>| id.filter(|id| !id.is_null()).map(js_word);
+        let provider = provider_id.filter(|id| id.is_truthy()).map(js_word);
+        let model = model_id.filter(|id| id.is_truthy()).map(js_word);
         let folder = value.get("path").and_then(|path| js::present(path, "cwd"));
         Some(SessionMessage {
-            id: js::any_text(value, "id")?.to_vec(),
-            session: js::any_text(value, "sessionID")?.to_vec(),
+            id: id.to_vec(),
+            session: session.to_vec(),
             is_answer,
             created_ms,
             completed_ms: value.get("time").and_then(|time| js::number(time, "completed")),
@@ -170,7 +182,7 @@ impl SessionMessage {
             model_id: model.clone().unwrap_or_default(),
             model: match (provider, model) {
                 (Some(provider), Some(model)) => [provider, model].join(&b'/'),
-                _ => words("modelID").or_else(|| words("providerID")).unwrap_or_default(),
+                _ => words(model_id).or_else(|| words(provider_id)).unwrap_or_default(),
             },
             folder: match folder {
                 None => Folder::Session,
@@ -326,9 +338,21 @@ impl Part {
 
 impl Tool {
     fn of(value: Value<'_>, as_reference: bool) -> Self {
-        let state = value.get("state");
+        let (part, state) = (js::any_text(value, "id"), value.get("state"));
+        Self::of_parts(part, value.get("callID"), value.get("tool"), state, &["output"], as_reference)
+    }
+
+    /// `outputs` are the members of the state that may have the output.
+    pub(super) fn of_parts(
+        part: Option<&[u8]>,
+        call: Option<Value<'_>>,
+        name: Option<Value<'_>>,
+        state: Option<Value<'_>>,
+        outputs: &[&str],
+        as_reference: bool,
+    ) -> Self {
+        let (call, name) = (call.and_then(js::wtf8), name.and_then(js::wtf8));
         let input = state.and_then(|state| js::present(state, "input"));
-        let name = js::any_text(value, "tool");
         let fails = |state: Value<'_>| {
             let exit =
                 state.get("metadata").and_then(|metadata| metadata.get("exit")).and_then(Value::as_number);
@@ -349,13 +373,13 @@ impl Tool {
         });
         let output = state.and_then(|state| {
             let error = || state.get("error").filter(|error| has_failed && !as_reference && !error.is_null());
-            let output = state.get("output").or_else(error)?;
+            let output = outputs.iter().find_map(|key| state.get(key)).or_else(error)?;
             let text = js::json_or(Some(output).filter(|output| !output.is_null()), b"\"\"");
             Some((measure::measured_text(Some(output)).map(|text| text.into_owned()), text))
         });
         Tool {
-            part: js::any_text(value, "id").map(<[u8]>::to_vec),
-            call: js::any_text(value, "callID").map(<[u8]>::to_vec),
+            part: part.map(<[u8]>::to_vec),
+            call: call.map(<[u8]>::to_vec),
             name: name.map(<[u8]>::to_vec),
             args_hash: args_hash(input),
             target: input.and_then(|input| js::first_any_text(input, keys)).map(<[u8]>::to_vec),
