@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::ingest::{Log, User, age};
+use super::ingest::{Log, User, age, put, put_pipe};
 
 /// Runs a command that must end, although a pipe has no writer.
 #[track_caller]
@@ -44,16 +44,6 @@ fn in_time(mut command: Command) -> Output {
         stdout: stdout.join().unwrap().into_bytes(),
         stderr: stderr.join().unwrap().into_bytes(),
     }
-}
-
-fn put_pipe(path: &Path) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-}
-
-fn put(path: &Path, bytes: &[u8]) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, bytes).unwrap();
 }
 
 fn turns(user: &User) -> usize {
@@ -122,7 +112,7 @@ fn what_is_no_log_is_named_and_the_rest_is_read() {
         named.push(path);
     }
     // What the next program writes over a log that was cut.
-    put(&codex.join("torn.jsonl.zst"), &[0x28, 0xb5, 0x2f, 0xfd, 0, 1, 2]);
+    put(&codex.join("torn.jsonl.zst"), [0x28_u8, 0xb5, 0x2f, 0xfd, 0, 1, 2]);
     named.push(codex.join("torn.jsonl.zst"));
     for run in 0..2 {
         let (document, said) = incomplete(&user, &[]);

@@ -68,6 +68,23 @@ pub(super) fn age(path: &Path, seconds: u64) {
     fs::File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
 }
 
+/// Writes a file in a folder that may be missing.
+pub(super) fn put(path: &Path, bytes: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Writes a log that is at rest.
+pub(super) fn put_at_rest(path: &Path, bytes: impl AsRef<[u8]>) {
+    put(path, bytes);
+    age(path, 3600);
+}
+
+pub(super) fn put_pipe(path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
 /// Builds a log.
 #[derive(Default)]
 pub(super) struct Log {
@@ -140,8 +157,7 @@ impl Log {
 fn reading_in_any_number_of_passes_gives_the_lines_of_one_pass() {
     let bytes = Log::conversation(4).bytes();
     let whole = User::new();
-    fs::write(whole.log("s.jsonl"), &bytes).unwrap();
-    age(&whole.log("s.jsonl"), 3600);
+    put_at_rest(&whole.log("s.jsonl"), &bytes);
     whole.ingest(&[]);
     let wanted = whole.lines();
     assert_eq!(wanted.iter().filter(|line| line.contains(r#""kind":"turn""#)).count(), 8);
@@ -178,8 +194,7 @@ fn the_size_before_a_compaction_is_the_same_in_any_number_of_passes_though_a_cou
     let lines_of = |passes: &[&[u8]]| {
         let user = User::new();
         for bytes in passes {
-            fs::write(user.log("s.jsonl"), bytes).unwrap();
-            age(&user.log("s.jsonl"), 3600);
+            put_at_rest(&user.log("s.jsonl"), bytes);
             user.ingest(&[]);
         }
         user.lines()
@@ -212,8 +227,7 @@ fn a_message_that_grows_is_counted_at_its_full_size() {
 fn a_log_that_was_cut_and_has_grown_again_is_read_from_its_beginning() {
     let user = User::new();
     let first = Log::conversation(3).bytes();
-    fs::write(user.log("s.jsonl"), &first).unwrap();
-    age(&user.log("s.jsonl"), 3600);
+    put_at_rest(&user.log("s.jsonl"), &first);
     user.ingest(&[]);
     let mut other = Log::default();
     for number in 0..12 {
@@ -244,8 +258,7 @@ fn a_log_that_was_cut_and_has_grown_again_is_read_from_its_beginning() {
 fn results_that_have_moved_in_their_log_are_written_once() {
     let user = User::new();
     let mut log = Log::conversation(2);
-    fs::write(user.log("s.jsonl"), log.bytes()).unwrap();
-    age(&user.log("s.jsonl"), 3600);
+    put_at_rest(&user.log("s.jsonl"), log.bytes());
     user.ingest(&[]);
     let results = || {
         let lines = user.lines().into_iter().filter(|line| line.contains("tool_result_event"));
@@ -284,8 +297,7 @@ fn a_resumed_session_counts_no_message_twice() {
     assert_eq!(document["appended"]["turns"], 6);
     assert!(document["leftOut"]["replay"].as_u64().unwrap() >= 6, "{document}");
     // A later run also knows the whole ledger.
-    fs::write(user.log("u.jsonl"), copy.replace("b0000000", "c0000000")).unwrap();
-    age(&user.log("u.jsonl"), 3600);
+    put_at_rest(&user.log("u.jsonl"), copy.replace("b0000000", "c0000000"));
     let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
     assert_eq!(document["appended"]["turns"], 0);
 }
@@ -356,8 +368,7 @@ fn each_line_that_made_no_record_is_named() {
     log.answer("m", json!({"type": "text", "text": "a"}), json!("end_turn"), 1);
     let good = log.bytes();
     let odd = "{\"type\":\"assistant\",\n[1]\n{\"type\":\"summary\"}\n{\"type\":\"torn\"";
-    fs::write(user.log("s.jsonl"), [&good[..], odd.as_bytes()].concat()).unwrap();
-    age(&user.log("s.jsonl"), 3600);
+    put_at_rest(&user.log("s.jsonl"), [&good[..], odd.as_bytes()].concat());
     let report = user.path("report.jsonl");
     let output = user.ingest(&["--check", "--report", report.to_str().unwrap()]);
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::common;
-use crate::ingest::{User, age};
+use crate::ingest::{User, age, put_at_rest, put_pipe};
 
 const SESSION: &str = "a0000000-0000-4000-8000-000000000001";
 
@@ -45,13 +45,6 @@ fn text_of(lines: &[Value]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// Writes a log that is at rest.
-fn write_at_rest(path: &Path, text: impl AsRef<[u8]>) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
-    age(path, 3600);
-}
-
 /// The turns of the ledger, by their ids.
 fn turns(user: &User) -> BTreeMap<String, Value> {
     let text = fs::read_to_string(user.path(".relayburn/ledger.jsonl")).unwrap_or_default();
@@ -66,17 +59,11 @@ fn entries(report: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn make_fifo(path: &Path) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let status = std::process::Command::new("mkfifo").arg(path).status().unwrap();
-    assert!(status.success());
-}
-
 #[test]
 fn a_report_is_never_written_over_a_file() {
     let user = User::new();
     let log = user.log("s.jsonl");
-    write_at_rest(
+    put_at_rest(
         &log,
         format!("{}junk\n", text_of(&[prompt(1), answer(2, "m", json!({"output_tokens": 5}))])),
     );
@@ -111,7 +98,7 @@ fn a_report_is_never_written_over_a_file() {
 
     // A pipe gets the lines and stays a pipe.
     let pipe = user.path("pipe");
-    make_fifo(&pipe);
+    put_pipe(&pipe);
     let reader = std::thread::spawn({
         let pipe = pipe.clone();
         move || fs::read_to_string(pipe).unwrap()
@@ -134,7 +121,7 @@ fn a_report_is_never_written_over_a_file() {
 fn lines_that_cannot_be_named_are_read_again() {
     let user = User::new();
     let good = text_of(&[prompt(1), answer(2, "m", json!({"output_tokens": 5}))]);
-    write_at_rest(&user.log("s.jsonl"), format!("{good}junk\n"));
+    put_at_rest(&user.log("s.jsonl"), format!("{good}junk\n"));
     let missing = user.path("none/report.jsonl");
     let output = user.burn(&["ingest", "--report", missing.to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -158,12 +145,9 @@ fn lines_that_cannot_be_named_are_read_again() {
 fn names_that_are_not_utf8_are_read_once_and_named() {
     let user = User::new();
     for name in [&b"z\xff.jsonl"[..], b"z\xfe.jsonl"] {
-        write_at_rest(&user.log("x").with_file_name(OsStr::from_bytes(name)), "junk\n");
+        put_at_rest(&user.log("x").with_file_name(OsStr::from_bytes(name)), "junk\n");
     }
-    write_at_rest(
-        &user.log("good.jsonl"),
-        text_of(&[prompt(1), answer(2, "m", json!({"output_tokens": 5}))]),
-    );
+    put_at_rest(&user.log("good.jsonl"), text_of(&[prompt(1), answer(2, "m", json!({"output_tokens": 5}))]));
     let report = user.path("report.jsonl");
     let told = document(&user.ingest(&["--json", "--report", report.to_str().unwrap()]));
     assert_eq!(told["leftOut"], json!({"malformed": 2}));
@@ -264,8 +248,8 @@ fn the_longest_copy_of_a_log_is_read_first() {
     let places = [".claude/projects/-w-p/s1.jsonl", ".config/claude/projects/-w-p/s1.jsonl"];
     for (stale, whole) in [(places[0], places[1]), (places[1], places[0])] {
         let user = User::new();
-        write_at_rest(&user.path(stale), &start);
-        write_at_rest(&user.path(whole), format!("{start}{rest}"));
+        put_at_rest(&user.path(stale), &start);
+        put_at_rest(&user.path(whole), format!("{start}{rest}"));
         let report = user.path("report.jsonl");
         user.ingest(&["--report", report.to_str().unwrap()]);
         assert_eq!(turns(&user)["msg_0123456789012345678901"]["usage"]["output"], 5000, "{stale} is stale");
@@ -285,9 +269,9 @@ fn the_longest_copy_of_a_log_is_read_first() {
     let head = json!({"sessionId": "g1", "projectHash": "p", "startTime": "2026-05-01T10:00:00.000Z"});
     let mut whole = head.clone();
     whole["messages"] = json!([message(3)]);
-    write_at_rest(&chats.join("session-2026-05-01T10-00-g1.json"), whole.to_string());
+    put_at_rest(&chats.join("session-2026-05-01T10-00-g1.json"), whole.to_string());
     let further = json!({"id": "i1", "timestamp": "2026-05-01T10:00:06.000Z", "type": "info", "content": "x".repeat(200)});
-    write_at_rest(&chats.join("session-2026-05-01T10-00-g1.jsonl"), text_of(&[head, message(5000), further]));
+    put_at_rest(&chats.join("session-2026-05-01T10-00-g1.jsonl"), text_of(&[head, message(5000), further]));
     user.ingest(&[]);
     assert_eq!(turns(&user)["a1"]["usage"]["output"], 5000);
 }
@@ -319,7 +303,7 @@ fn a_message_of_gemini_that_grows_after_it_was_written_loses_nothing() {
                 }
                 _ => format!("{head}\n{}", text_of(&states)),
             };
-            write_at_rest(&path, text);
+            put_at_rest(&path, text);
             user.ingest(&[]);
             user.ingest(&[]);
         }
@@ -350,7 +334,7 @@ fn a_message_of_gemini_grows_on_after_its_notes_are_lost() {
                 {"id": "i1", "timestamp": "2026-05-01T10:00:06.000Z", "type": "info", "content": "x"},
             ]});
             let old = fs::read(&side).ok();
-            write_at_rest(&user.path(".gemini/tmp/p/chats/session-g1.json"), chat.to_string());
+            put_at_rest(&user.path(".gemini/tmp/p/chats/session-g1.json"), chat.to_string());
             user.ingest(&[]);
             match (loses, old) {
                 ("old", Some(old)) => fs::write(&side, old).unwrap(),
@@ -403,16 +387,16 @@ fn a_value_that_is_no_count_makes_its_turn_invalid() {
         let second = 2 * number as u64;
         let usage = json!({"input_tokens": value, "output_tokens": 7});
         let log = text_of(&[prompt(second + 1), answer(second + 2, &format!("claude{number}"), usage)]);
-        write_at_rest(&user.log(&format!("s{number}.jsonl")), log.replace(SESSION, &format!("s{number}")));
+        put_at_rest(&user.log(&format!("s{number}.jsonl")), log.replace(SESSION, &format!("s{number}")));
         let time = format!("2026-04-20T01:00:{number:02}.000Z");
         let message = json!({"id": format!("gemini{number}"), "timestamp": time, "type": "gemini", "content": "a",
             "model": "gemini-2.5-pro", "tokens": {"input": value, "cached": 3, "output": 7}});
         let chat = json!({"sessionId": format!("g{number}"), "startTime": time, "messages": [message]});
         let path = user.path(".gemini/tmp/p/chats").join(format!("session-{number}.json"));
-        write_at_rest(&path, chat.to_string());
+        put_at_rest(&path, chat.to_string());
         let store = user.path(".local/share/opencode/storage");
         let session = format!("ses_{number}");
-        write_at_rest(
+        put_at_rest(
             &store.join(format!("session/global/{session}.json")),
             json!({"id": session}).to_string(),
         );
@@ -420,7 +404,7 @@ fn a_value_that_is_no_count_makes_its_turn_invalid() {
             "time": {"created": 1_776_000_000_000_u64 + number as u64, "completed": 1_776_000_009_000_u64},
             "modelID": "m", "providerID": "p", "tokens": {"input": value, "output": 7, "reasoning": 0,
             "cache": {"read": 0, "write": 0}}});
-        write_at_rest(&store.join(format!("message/{session}/msg_1.json")), message.to_string());
+        put_at_rest(&store.join(format!("message/{session}/msg_1.json")), message.to_string());
         age(&store.join(format!("message/{session}")), 3600);
     }
     let report = user.path("report.jsonl");
@@ -442,7 +426,7 @@ fn usage_that_is_no_object_is_no_usage() {
     let user = User::new();
     let usages = [json!(null), json!([]), json!("x")].into_iter().enumerate();
     let lines: Vec<Value> = usages.map(|(at, usage)| answer(at as u64, &format!("m{at}"), usage)).collect();
-    write_at_rest(&user.log("s.jsonl"), text_of(&lines));
+    put_at_rest(&user.log("s.jsonl"), text_of(&lines));
     let told = document(&user.ingest(&["--json"]));
     assert_eq!(told["leftOut"], json!({"noUsage": 3}));
 }
@@ -464,7 +448,7 @@ fn each_line_of_a_repeated_log_is_named() {
     let text = text_of(&lines);
     // In one log, in a copy under another name, and in a further run.
     let user = User::new();
-    write_at_rest(&user.log("s.jsonl"), format!("{text}{text}"));
+    put_at_rest(&user.log("s.jsonl"), format!("{text}{text}"));
     let report = |name: &str| user.path(name);
     let told = document(&user.ingest(&["--json", "--report", report("one").to_str().unwrap()]));
     assert_eq!(told["leftOut"], json!({"duplicate": 12}), "{told}");
@@ -472,7 +456,7 @@ fn each_line_of_a_repeated_log_is_named() {
         entries(&report("one")).iter().map(|entry| entry["offset"].as_u64().unwrap()).collect();
     assert_eq!(offsets.len(), 12);
     assert!(offsets.iter().all(|offset| *offset >= text.len() as u64), "{offsets:?}");
-    write_at_rest(&user.log("copy.jsonl"), &text);
+    put_at_rest(&user.log("copy.jsonl"), &text);
     let told = document(&user.ingest(&["--json", "--report", report("two").to_str().unwrap()]));
     assert_eq!(told["leftOut"], json!({"duplicate": 12}), "{told}");
     let mut starts: Vec<u64> =
@@ -496,7 +480,7 @@ fn a_line_of_a_long_log_is_counted_once() {
             text += "junk\n";
         }
     }
-    write_at_rest(&user.log("s.jsonl"), &text);
+    put_at_rest(&user.log("s.jsonl"), &text);
     assert!(text.len() > 6 << 20);
     let report = user.path("report.jsonl");
     let told = document(&user.ingest(&["--json", "--report", report.to_str().unwrap()]));
@@ -510,8 +494,8 @@ fn a_line_of_a_long_log_is_counted_once() {
 fn a_broken_chat_of_gemini_is_counted_once_and_named() {
     let user = User::new();
     let chats = user.path(".gemini/tmp/p/chats");
-    write_at_rest(&chats.join("session-a.json"), "{\"sessionId\":");
-    write_at_rest(
+    put_at_rest(&chats.join("session-a.json"), "{\"sessionId\":");
+    put_at_rest(
         &chats.join("session-b.jsonl"),
         "[1]\n{\"x\":1}\n{\"id\":\"a\",\"type\":\"user\"}\n{\"type\"",
     );
@@ -577,7 +561,7 @@ fn content_of_a_session_that_names_no_file_is_named() {
     let user = User::new();
     let mut lines = [prompt(1), answer(2, "m", json!({"output_tokens": 5}))];
     lines.iter_mut().for_each(|line| line["sessionId"] = json!("../x"));
-    write_at_rest(&user.log("s.jsonl"), text_of(&lines));
+    put_at_rest(&user.log("s.jsonl"), text_of(&lines));
     let report = user.path("report.jsonl");
     let told = document(&user.ingest(&["--json", "--report", report.to_str().unwrap()]));
     assert_eq!(told["leftOut"], json!({"refused": 2}), "{told}");
@@ -589,16 +573,16 @@ fn content_of_a_session_that_names_no_file_is_named() {
 #[test]
 fn a_pipe_in_the_place_of_a_file_stops_nothing() {
     let user = User::new();
-    make_fifo(&user.path(".relayburn/config.json"));
-    make_fifo(&user.path("project/.git/config"));
-    make_fifo(&user.path(".gemini/tmp/p/.project_root"));
-    make_fifo(&user.path(".gemini/projects.json"));
+    put_pipe(&user.path(".relayburn/config.json"));
+    put_pipe(&user.path("project/.git/config"));
+    put_pipe(&user.path(".gemini/tmp/p/.project_root"));
+    put_pipe(&user.path(".gemini/projects.json"));
     let mut lines = [prompt(1), answer(2, "m", json!({"output_tokens": 5}))];
     lines.iter_mut().for_each(|line| line["cwd"] = json!(user.path("project")));
-    write_at_rest(&user.log("s.jsonl"), text_of(&lines));
+    put_at_rest(&user.log("s.jsonl"), text_of(&lines));
     let chat = json!({"sessionId": "g", "messages": [{"id": "a1", "timestamp": "2026-05-01T10:00:05.000Z",
         "type": "gemini", "model": "m", "tokens": {"input": 1, "output": 1}}]});
-    write_at_rest(&user.path(".gemini/tmp/p/chats/session-a.json"), chat.to_string());
+    put_at_rest(&user.path(".gemini/tmp/p/chats/session-a.json"), chat.to_string());
     let started = Instant::now();
     let mut child = user
         .burn(&["ingest"])
@@ -622,7 +606,7 @@ fn a_pipe_in_the_place_of_a_file_stops_nothing() {
 #[test]
 fn a_misspelt_content_setting_is_told() {
     let user = User::new();
-    write_at_rest(&user.log("s.jsonl"), text_of(&[prompt(1), answer(2, "m", json!({"output_tokens": 5}))]));
+    put_at_rest(&user.log("s.jsonl"), text_of(&[prompt(1), answer(2, "m", json!({"output_tokens": 5}))]));
     let output = user.burn(&["ingest"]).env("RELAYBURN_CONTENT_STORE", "nope").output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
@@ -644,12 +628,12 @@ fn messages_with_ids_of_their_own_all_count() {
         let mut lines = vec![prompt(1), answer(2, ids[0], usage.clone()), answer(2, ids[1], usage.clone())];
         lines[2]["uuid"] = json!("00000000-0000-4000-8000-999999999999");
         let whole = User::new();
-        write_at_rest(&whole.log("s.jsonl"), text_of(&lines));
+        put_at_rest(&whole.log("s.jsonl"), text_of(&lines));
         whole.ingest(&[]);
         assert_eq!(turns(&whole).len(), 2);
         let parts = User::new();
         for end in 2..=lines.len() {
-            write_at_rest(&parts.log("s.jsonl"), text_of(&lines[..end]));
+            put_at_rest(&parts.log("s.jsonl"), text_of(&lines[..end]));
             parts.ingest(&[]);
         }
         assert_eq!(parts.lines(), whole.lines());
@@ -658,7 +642,7 @@ fn messages_with_ids_of_their_own_all_count() {
         for (name, line) in [("s", &lines[1]), ("t", &lines[2])] {
             let mut line = line.clone();
             line["sessionId"] = json!(name);
-            write_at_rest(&two.log(&format!("{name}.jsonl")), text_of(&[line]));
+            put_at_rest(&two.log(&format!("{name}.jsonl")), text_of(&[line]));
         }
         two.ingest(&[]);
         assert_eq!(turns(&two).len(), 2, "{ids:?}");
@@ -673,7 +657,7 @@ fn a_resumed_session_that_is_read_in_parts_copies_nothing_of_its_parent() {
     let (parent, child) = (fs::read(folder.join(PARENT)).unwrap(), fs::read(folder.join(CHILD)).unwrap());
     let read = |cuts: &[(usize, u64)]| {
         let user = User::new();
-        write_at_rest(&user.log(PARENT), &parent);
+        put_at_rest(&user.log(PARENT), &parent);
         user.ingest(&[]);
         for (end, age_s) in cuts {
             fs::write(user.log(CHILD), &child[..*end]).unwrap();

@@ -8,12 +8,11 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::ingest::{Log, User, age};
+use crate::ingest::{Log, User, put_at_rest};
 
 fn user_with_log() -> User {
     let user = User::new();
-    fs::write(user.log("s.jsonl"), Log::conversation(4).bytes()).unwrap();
-    age(&user.log("s.jsonl"), 3600);
+    put_at_rest(&user.log("s.jsonl"), Log::conversation(4).bytes());
     user
 }
 

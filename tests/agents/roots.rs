@@ -7,12 +7,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::ingest::{Log, User, age};
+use crate::ingest::{Log, User, put_at_rest};
 
 fn write_log(path: &Path) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, Log::conversation(1).bytes()).unwrap();
-    age(path, 3600);
+    put_at_rest(path, Log::conversation(1).bytes());
 }
 
 fn new_turns(user: &User, variable: &str, value: &OsStr) -> Value {
