@@ -247,6 +247,14 @@ fn leading_char(text: &[u8]) -> &[u8] {
     &text[..len_bytes.min(text.len())]
 }
 
+/// Appends a text, after a line feed unless it is the first.
+pub(super) fn add_line(all: &mut Vec<u8>, text: &[u8]) {
+    if !all.is_empty() && !text.is_empty() {
+        all.push(b'\n');
+    }
+    all.extend_from_slice(text);
+}
+
 /// Returns the number of UTF-16 code units of a string.
 pub(super) fn utf16_len(wtf8: &[u8]) -> usize {
     // A character has one unit, and one of four bytes has two. Sums of a byte each are added sixteen at a time.

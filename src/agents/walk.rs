@@ -56,6 +56,10 @@ impl WalkEntry {
         };
         Some(WalkEntry { path, is_file, is_folder, identity, fault })
     }
+
+    fn reported(&self) -> Unreadable {
+        Unreadable { path: self.path.clone(), error: self.fault.clone() }
+    }
 }
 
 /// Returns whether there is neither a file nor a folder at `path`, but a link or something special.
@@ -90,9 +94,7 @@ pub(super) fn logs(
     let (files, others): (Vec<_>, Vec<_>) =
         entries.iter().filter(|entry| is_log(&entry.path)).partition(|entry| entry.is_file);
     if !as_reference {
-        let reported =
-            |entry: &WalkEntry| Unreadable { path: entry.path.clone(), error: entry.fault.clone() };
-        unreadable.extend(others.into_iter().map(reported));
+        unreadable.extend(others.into_iter().map(WalkEntry::reported));
     }
     files.into_iter().map(|entry| entry.path.clone()).collect()
 }
@@ -127,8 +129,7 @@ pub(super) fn folders(folder: &Path, as_reference: bool, unreadable: &mut Vec<Un
     let found = entries(folder, as_reference, unreadable);
     if !as_reference {
         let unknown = found.iter().filter(|entry| entry.identity.is_none());
-        unreadable
-            .extend(unknown.map(|entry| Unreadable { path: entry.path.clone(), error: entry.fault.clone() }));
+        unreadable.extend(unknown.map(WalkEntry::reported));
     }
     found.into_iter().filter(|entry| entry.is_folder).map(|entry| entry.path).collect()
 }

@@ -464,14 +464,6 @@ impl<'p> ClaudeMessage<'p> {
     }
 }
 
-/// Appends a text after a line feed.
-pub(super) fn join(texts: &mut Vec<u8>, text: &[u8]) {
-    if !texts.is_empty() {
-        texts.push(b'\n');
-    }
-    texts.extend_from_slice(text);
-}
-
 /// Returns the plain text of a user line: its content, or its text blocks with a line feed between.
 pub(super) fn plain_text(content: Option<Value<'_>>) -> Vec<u8> {
     let Some(content) = content else { return Vec::new() };
@@ -481,7 +473,7 @@ pub(super) fn plain_text(content: Option<Value<'_>>) -> Vec<u8> {
             let mut texts = Vec::new();
             let is_text = |block: &Value<'_>| js::any_text(*block, "type") == Some(b"text");
             let blocks = content.items().filter(is_text).filter_map(|block| js::text(block, "text"));
-            blocks.for_each(|text| join(&mut texts, text));
+            blocks.for_each(|text| js::add_line(&mut texts, text));
             texts
         }
     }

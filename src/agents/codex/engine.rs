@@ -234,7 +234,6 @@ struct TurnPlace<'t> {
     index: usize,
     /// The first call that was not written before.
     first_call: usize,
-    has_usage: bool,
 }
 
 pub(super) struct Engine<'r> {

@@ -41,20 +41,12 @@ pub(super) fn message_texts(payload: Value<'_>, is_user: bool) -> (Vec<u8>, Vec<
         if is_user && is_boilerplate(text) {
             continue;
         }
-        add_line(&mut all, text);
+        js::add_line(&mut all, text);
         if !is_no_prompt(text) {
-            add_line(&mut prompt, text);
+            js::add_line(&mut prompt, text);
         }
     }
     (all, prompt)
-}
-
-/// Appends a text, after a line feed unless it is the first.
-pub(super) fn add_line(all: &mut Vec<u8>, text: &[u8]) {
-    if !all.is_empty() && !text.is_empty() {
-        all.push(b'\n');
-    }
-    all.extend_from_slice(text);
 }
 
 /// Returns the text of a reasoning line.
@@ -63,7 +55,7 @@ pub(super) fn reasoning_text(payload: Value<'_>) -> Vec<u8> {
     for list in ["summary", "content"] {
         for entry in payload.get(list).into_iter().flat_map(Value::items) {
             if let Some(text) = js::text(entry, "text") {
-                add_line(&mut all, text);
+                js::add_line(&mut all, text);
             }
         }
     }

@@ -65,12 +65,12 @@ impl Engine<'_> {
             self.has_activity = true;
             self.is_behind_answer = true;
             let Some(turn) = &mut self.open else { return Ok(false) };
-            parts::add_line(&mut turn.answer, &text);
+            js::add_line(&mut turn.answer, &text);
         } else {
             let words = if self.rules.as_reference { &text } else { &prompt };
             match &mut self.open {
-                Some(turn) => parts::add_line(&mut turn.prompt, words),
-                None => parts::add_line(&mut self.pending_prompt, words),
+                Some(turn) => js::add_line(&mut turn.prompt, words),
+                None => js::add_line(&mut self.pending_prompt, words),
             }
             self.add_block(None, &text, line)?;
         }

@@ -14,17 +14,15 @@ impl Engine<'_> {
     ) -> bool {
         let mut waits = false;
         let frozen = self.frozen.clone();
-        let turns = std::mem::take(&mut self.turns);
-        let turns = &turns[..frozen.turns];
+        let mut turns = std::mem::take(&mut self.turns);
+        turns.truncate(frozen.turns);
         // With our rules, the first turn of an id has the usage of all turns of that id.
-        let mut used: Vec<RolloutCounts> = turns.iter().map(|turn| turn.used).collect();
-        let mut has_usage: Vec<bool> = turns.iter().map(|turn| turn.has_usage).collect();
-        let mut sizes: Vec<RequestSizes> = turns.iter().map(|turn| turn.sizes).collect();
-        for (at, turn) in turns.iter().enumerate() {
-            if let Some(first) = turn.same_as {
-                used[first] = used[first].plus(used[at]);
-                has_usage[first] |= has_usage[at];
-                sizes[first].join(turn.sizes);
+        for at in 0..turns.len() {
+            let Turn { used, has_usage, sizes, same_as, .. } = turns[at];
+            if let Some(first) = same_as.map(|first| &mut turns[first]) {
+                first.used = first.used.plus(used);
+                first.has_usage |= has_usage;
+                first.sizes.join(sizes);
             }
         }
         let last = turns.iter().rposition(|turn| turn.same_as.is_none());
@@ -42,8 +40,8 @@ impl Engine<'_> {
             }
             let before = written.get(&turn.id).copied().unwrap_or_default();
             let mut now =
-                Written { used: used[at], times: 1, calls: turn.calls.len(), is_from_ledger: false };
-            let (mut usage, mut id, mut first_call) = (used[at], turn.id.clone(), 0);
+                Written { used: turn.used, times: 1, calls: turn.calls.len(), is_from_ledger: false };
+            let (mut usage, mut id, mut first_call) = (turn.used, turn.id.clone(), 0);
             let mut is_written = !self.rules.as_reference && before.times > 0;
             if is_written {
                 // A written turn has gone on. Its further usage becomes a separate turn when no more can come.
@@ -63,10 +61,10 @@ impl Engine<'_> {
             }
             written_now.insert(turn.id.clone(), now);
             if !is_written {
-                let place = TurnPlace { id: &id, index: turn_index, first_call, has_usage: has_usage[at] };
+                let place = TurnPlace { id: &id, index: turn_index, first_call };
                 // A turn that the ledger has under another session is dropped.
                 let owner = Some(gathered.turns.len() as u32);
-                let stamp = self.stamp_of(turn, &id, usage, sizes[at]);
+                let stamp = self.stamp_of(turn, &id, usage);
                 let record = gathered.keep(&self.turn_record(turn, &place, usage));
                 gathered.turns.push(PassRecord { owner, stamp, ..record });
             }
@@ -124,21 +122,22 @@ impl Engine<'_> {
     }
 
     /// The stamp of a turn that is written under `id`. The settings of this log do not apply to a parent's turn.
-    fn stamp_of(&self, turn: &Turn, id: &[u8], usage: RolloutCounts, sizes: RequestSizes) -> Option<Vec<u8>> {
+    fn stamp_of(&self, turn: &Turn, id: &[u8], usage: RolloutCounts) -> Option<Vec<u8>> {
         if self.rules.as_reference || turn.is_replay {
             return None;
         }
         let terms = TurnTerms {
             provider: self.provider.clone(),
             service_tier: turn.tier.clone(),
-            context_tokens: sizes.telling(usage.input, self.provider.is_none()),
+            context_tokens: turn.sizes.telling(usage.input, self.provider.is_none()),
             ..TurnTerms::default()
         };
         terms.stamp(&self.frozen.session, id, &turn.ts)
     }
 
     fn turn_record(&self, turn: &Turn, place: &TurnPlace<'_>, used: RolloutCounts) -> Vec<u8> {
-        let TurnPlace { id, index, first_call, has_usage } = *place;
+        let TurnPlace { id, index, first_call } = *place;
+        let has_usage = turn.has_usage;
         let calls = &turn.calls[first_call..];
         let own = &self.rules.own;
         let usage = if self.rules.as_reference {
