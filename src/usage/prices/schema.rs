@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
-use crate::record::time::day_number;
+use crate::record::time::Instant;
 
 /// The conditions of a request, such as `service_tier` `flex`.
 pub type RequestContext = BTreeMap<String, String>;
@@ -216,14 +216,8 @@ impl TryFrom<String> for Day {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let part = |range: std::ops::Range<usize>| text.get(range).and_then(|part| part.parse::<u32>().ok());
-        // `parse` would take a sign.
-        let is_digit = |at: usize| text.as_bytes()[at].is_ascii_digit();
-        let is_dash = |at: usize| text.as_bytes()[at] == b'-';
-        let is_date = text.len() == 10
-            && (0..10).all(|at| if [4, 7].contains(&at) { is_dash(at) } else { is_digit(at) });
-        let day = || day_number(i64::from(part(0..4)?), part(5..7)?, part(8..10)?);
-        let day = is_date.then(day).flatten().and_then(|day| i32::try_from(day).ok());
+        let day = Instant::of_turn(&format!("{text}T00:00Z")).map(Instant::day);
+        let day = day.and_then(|day| i32::try_from(day).ok());
         day.map(Self).ok_or_else(|| format!("{text:?} is no date such as 2026-10-14"))
     }
 }
@@ -237,12 +231,10 @@ impl TryFrom<String> for Minute {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let read = || {
-            let (hour, minute) = text.split_once(':').filter(|_| text.len() == 5 && !text.contains('+'))?;
-            let (hour, minute) = (hour.parse::<u32>().ok()?, minute.parse::<u32>().ok()?);
-            (hour < 24 && minute < 60).then_some(Self(hour * 60 + minute))
-        };
-        read().ok_or_else(|| format!("{text:?} is no time of day such as 16:30"))
+        let of_1970 =
+            Instant::of_turn(&format!("1970-01-01T{text}Z")).filter(|_| text.len() == "16:30".len());
+        let minute = of_1970.and_then(|time| u32::try_from(time.seconds / 60).ok());
+        minute.map(Self).ok_or_else(|| format!("{text:?} is no time of day such as 16:30"))
     }
 }
 

@@ -296,6 +296,10 @@ mod tests {
                 r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"is":"m"},"prices":[{"daily":["+1:00","10:60"]}]}]}]}"#,
                 "no time of day",
             ),
+            (
+                r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"is":"m"},"prices":[{"daily":["1:059","10:00"]}]}]}]}"#,
+                "no time of day",
+            ),
         ] {
             let refused = PriceTable::parse(text).unwrap_err();
             assert!(refused.contains(reason), "{text}: {refused}");
