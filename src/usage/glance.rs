@@ -202,6 +202,9 @@ fn look_once<'q>(
         if !archive.settle(read)? {
             return Ok(None);
         }
+        if interrupt.is_requested() {
+            return Err(ArchiveError::Interrupted.into());
+        }
     }
     match tallies.iter().find_map(|tally| tally.error) {
         Some(error) => Err(error.into()),

@@ -8,12 +8,12 @@ use crate::common;
 use std::fs;
 
 use crate::common::Random;
-use relayburn_ledger::archive::{Options, Paths, Unobserved, build_tail, rebuild_full};
+use relayburn_ledger::archive::{ArchiveError, Options, Paths, Unobserved, build_tail, rebuild_full};
 use relayburn_ledger::home::Home;
 use relayburn_ledger::interrupt::Interrupt;
 use relayburn_ledger::usage::{
-    self, Answer, Bound, Dimension, Filters, Instant, Pattern, Period, Prices, Question, Sums, WeekStart,
-    Zone,
+    self, Answer, Bound, Dimension, Filters, Instant, Pattern, Period, Prices, Question, Sums, UsageError,
+    WeekStart, Zone,
 };
 
 /// Zones with summer time, without, of half and of quarter hours, with days that begin at 01:00 and with midnights that come twice.
@@ -329,6 +329,22 @@ fn answers_add_up_whatever_is_asked() {
             }
         }
     }
+}
+
+#[test]
+fn a_glance_that_is_stopped_shows_no_part_of_the_sums() {
+    let mut random = Random::new(78);
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::at(directory.path());
+    let paths = Paths::of_home(&home);
+    let lines: Vec<String> = (0..40).map(|_| line(&mut random) + "\n").collect();
+    fs::write(home.ledger(), lines.concat()).unwrap();
+    build_tail(&paths, &Options::default(), &mut Unobserved).unwrap();
+    let prices = Prices::of_home(&home).unwrap();
+    let interrupt = Interrupt::new();
+    interrupt.request();
+    let stopped = usage::glance(&paths, &[Question::default()], &prices, &interrupt);
+    assert!(matches!(stopped, Err(UsageError::Archive(ArchiveError::Interrupted))), "{stopped:?}");
 }
 
 #[test]
