@@ -1,6 +1,6 @@
 //! Divides the span of a page into days and the bars of charts.
 
-use crate::record::time::{civil, day_number, month_after};
+use crate::record::time::{civil, date, day_number, month_after};
 use crate::usage::{Period, WeekStart, Zone};
 
 /// The greatest number of days with a bar for each day, and without a calendar.
@@ -155,12 +155,6 @@ pub(super) const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 /// Short names of weekdays from Monday.
 pub(super) const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-
-/// `2026-11-05`.
-pub(super) fn date(day: i64) -> String {
-    let (year, month, day) = civil(day);
-    format!("{year:04}-{month:02}-{day:02}")
-}
 
 /// Returns the day of a period's key: for a week or a month, its first day.
 pub(super) fn day_of_key(key: &str) -> Option<i64> {

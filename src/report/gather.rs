@@ -24,15 +24,24 @@ const TAG_SHARE: u64 = 10;
 const NO_TAGS: [&str; 7] =
     ["provider", "serviceTier", "speed", "processing", "webSearches", "contextTokens", "machine"];
 
-/// The answers of a page.
+/// The answers of a page. As JSON, they are its data block.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct PageAnswers {
+    /// The version of the data block.
+    pub version: u32,
     /// The time at which the page is made.
+    #[serde(skip)]
     pub now: Instant,
     /// The filters, bounds and zone of the page.
+    #[serde(skip)]
     pub question: Question,
     /// The days of the charts; none without turns.
+    #[serde(skip)]
     pub span: Option<DaySpan>,
+    #[serde(skip)]
     pub unit: BarUnit,
+    #[serde(skip)]
     pub bars: Vec<ChartBar>,
     pub total: Answer,
     /// By day.
@@ -43,6 +52,7 @@ pub(super) struct PageAnswers {
     pub hours: Answer,
     pub models: Answer,
     /// For each row of `models` the model of the price table; empty for the row of all others.
+    #[serde(skip)]
     pub priced_as: Vec<String>,
     pub projects: Answer,
     pub sources: Answer,
@@ -50,11 +60,11 @@ pub(super) struct PageAnswers {
     pub tools: Answer,
     pub activities: Answer,
     pub machines: Answer,
-    pub tags: Vec<Answer>,
     /// The sessions with the highest cost.
     pub sessions: Answer,
     /// Projects and models of these sessions.
     pub session_parts: Answer,
+    pub tags: Vec<Answer>,
 }
 
 /// The values that the page shows by name.
@@ -88,14 +98,14 @@ pub(super) fn gather(request: &PageRequest<'_>) -> Result<PageAnswers, UsageErro
     let mut answers = usage::ask_all(paths, &questions, prices, interrupt)?.into_iter();
     // There is one answer for each question, in the order of the questions.
     let mut next = || answers.next().ok_or(UsageError::Archive(crate::archive::ArchiveError::Interrupted));
-    let total = next()?;
     let mut gathered = PageAnswers {
+        version: 1,
         now: *now,
         question: base.clone(),
         span: choice.span,
         unit,
         bars,
-        total,
+        total: next()?,
         days: next()?,
         chart: next()?,
         hours: next()?,
@@ -220,30 +230,6 @@ impl PageAnswers {
         self.projects.limit_rows(ROWS_MAX)
     }
 
-    /// Returns all answers with their names in the data block.
-    pub(super) fn answers(&self) -> Vec<(&'static str, Vec<&Answer>)> {
-        let mut all: Vec<(&'static str, Vec<&Answer>)> = [
-            ("total", &self.total),
-            ("days", &self.days),
-            ("chart", &self.chart),
-            ("hours", &self.hours),
-            ("models", &self.models),
-            ("projects", &self.projects),
-            ("sources", &self.sources),
-            ("subagents", &self.subagents),
-            ("tools", &self.tools),
-            ("activities", &self.activities),
-            ("machines", &self.machines),
-            ("sessions", &self.sessions),
-            ("sessionParts", &self.session_parts),
-        ]
-        .into_iter()
-        .map(|(name, answer)| (name, vec![answer]))
-        .collect();
-        all.push(("tags", self.tags.iter().collect()));
-        all
-    }
-
     pub(super) fn answers_mut(&mut self) -> Vec<&mut Answer> {
         let mut all = vec![
             &mut self.total,
@@ -271,18 +257,25 @@ impl PageAnswers {
     }
 
     /// Returns the models with a colour, highest cost first.
-    pub(super) fn series(&self) -> Vec<(String, Sums)> {
-        let mut series: Vec<(String, Sums)> = Vec::new();
-        for row in &self.chart.rows {
-            let model = row.values.first().cloned().flatten().unwrap_or_default();
-            match series.iter_mut().find(|(known, _)| *known == model) {
-                Some((_, sums)) => sums.grow(&row.sums),
-                None => series.push((model, row.sums)),
-            }
-        }
-        series.sort_by(|a, b| {
-            (b.1.usd, b.1.tokens()).cmp(&(a.1.usd, a.1.tokens())).then_with(|| a.0.cmp(&b.0))
-        });
-        series
+    pub(super) fn series(&self) -> Vec<(&str, Sums)> {
+        let models = sums_by_value(self.chart.rows.iter(), 0).into_iter();
+        models.map(|(model, sums)| (model.unwrap_or_default(), sums)).collect()
     }
+}
+
+/// Adds up rows by the value of one of their dimensions, highest cost first.
+pub(super) fn sums_by_value<'r>(
+    rows: impl Iterator<Item = &'r AnswerRow>,
+    place: usize,
+) -> Vec<(Option<&'r str>, Sums)> {
+    let mut all: Vec<(Option<&str>, Sums)> = Vec::new();
+    for row in rows {
+        let value = row.values.get(place).and_then(Option::as_deref);
+        match all.iter_mut().find(|(known, _)| *known == value) {
+            Some((_, sums)) => sums.grow(&row.sums),
+            None => all.push((value, row.sums)),
+        }
+    }
+    all.sort_by(|a, b| (b.1.usd, b.1.tokens(), a.0).cmp(&(a.1.usd, a.1.tokens(), b.0)));
+    all
 }

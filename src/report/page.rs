@@ -2,13 +2,13 @@
 
 use maud::{Markup, PreEscaped, html};
 
-use super::calendar::{DAILY_MAX, MONTHS, WEEKDAYS, bar_labels, date, place_of};
+use super::calendar::{DAILY_MAX, MONTHS, WEEKDAYS, bar_labels, place_of};
 use super::chart::{self, DayGrid, GridCell, HourGrid, SERIES, Series, StackedBars};
 use super::data;
 use super::gather::{PageAnswers, SERIES_MAX, day_of_row};
 use super::tables;
 use super::text::{amount, counted, exact, money, name, percent};
-use crate::record::time::{civil, month_after, weekday};
+use crate::record::time::{civil, date, month_after, weekday};
 use crate::usage::shown::{dollars, grouped, short};
 use crate::usage::{Answer, Filters, Sums, UnpricedReason, Usd};
 
@@ -69,15 +69,8 @@ pub(super) fn page(gathered: &PageAnswers, title: Option<&str>) -> String {
 }
 
 fn data_block(gathered: &PageAnswers) -> String {
-    let mut members = Vec::new();
-    for (name, answers) in gathered.answers() {
-        // Every answer has a JSON form, so this cannot fail.
-        let documents = answers.iter().filter_map(|answer| serde_json::to_string(answer).ok());
-        let documents: Vec<String> = documents.collect();
-        let text = if name == "tags" { format!("[{}]", documents.join(",")) } else { documents.concat() };
-        members.push(format!("\"{name}\":{text}"));
-    }
-    data::for_script(&format!("{{\"version\":1,{}}}", members.join(",")))
+    // Every answer has a JSON form, so this cannot fail.
+    data::for_script(&serde_json::to_string(gathered).unwrap_or_default())
 }
 
 /// The first and the last requested date.
@@ -217,11 +210,11 @@ fn bar_sums(gathered: &PageAnswers) -> Vec<Sums> {
 }
 
 /// The cost of each bar by series, in units of 10^-24 dollar: the models with a colour, then all others.
-fn bar_costs(gathered: &PageAnswers, series: &[(String, Sums)], sums: &[Sums]) -> Vec<Vec<Usd>> {
+fn bar_costs(gathered: &PageAnswers, series: &[(&str, Sums)], sums: &[Sums]) -> Vec<Vec<Usd>> {
     let mut costs = vec![vec![Usd::ZERO; sums.len()]; series.len()];
     for row in &gathered.chart.rows {
         let model = row.values.first().and_then(Option::as_deref);
-        let number = series.iter().position(|(name, _)| Some(&**name) == model);
+        let number = series.iter().position(|(name, _)| Some(*name) == model);
         if let (Some(number), Some(place)) =
             (number, day_of_row(row).and_then(|day| place_of(&gathered.bars, day)))
         {

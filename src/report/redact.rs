@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::gather::{PageAnswers, session_id};
+use crate::record::message_id::is_uuid;
 use crate::usage::{Answer, Dimension, Filters, Pattern};
 
 /// The numbers of names of one kind.
@@ -68,10 +69,7 @@ fn is_private(name: &str) -> bool {
     let has_account = bytes
         .chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit())
         .any(|run| run.len() >= DIGITS_OF_ACCOUNTS && run[0].is_ascii_digit());
-    let has_uuid = bytes.windows(36).any(|window| {
-        let is_dash = |place| matches!(place, 8 | 13 | 18 | 23);
-        (0..36).all(|at| if is_dash(at) { window[at] == b'-' } else { window[at].is_ascii_hexdigit() })
-    });
+    let has_uuid = bytes.windows(36).any(is_uuid);
     name.starts_with(['/', '.'])
         || name.contains(['\\', '@', '%'])
         || name.contains("//")

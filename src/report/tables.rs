@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 
 use maud::{Markup, html};
 
-use super::calendar::{WEEKDAYS, date};
-use super::gather::{PageAnswers, ROWS_MAX, day_of_row, session_id};
+use super::calendar::WEEKDAYS;
+use super::gather::{PageAnswers, ROWS_MAX, day_of_row, session_id, sums_by_value};
 use super::text::{exact, length, money, name, percent, value};
-use crate::record::time::weekday;
+use crate::record::time::{date, weekday};
 use crate::usage::shown::{grouped, short};
 use crate::usage::{Answer, AnswerRow, Dimension, Sums};
 
@@ -238,21 +238,9 @@ fn short_id(id: &str, ids: &[String]) -> RowText {
 
 /// The project and the model with the highest cost in a session, followed by `+2` if there are two more.
 fn session_parts(gathered: &PageAnswers, session: &AnswerRow) -> [String; 2] {
-    let parts: Vec<&AnswerRow> =
-        gathered.session_parts.rows.iter().filter(|part| part.period == session.period).collect();
     [0, 1].map(|place| {
-        let mut sums: Vec<(Option<&str>, Sums)> = Vec::new();
-        for part in &parts {
-            let text = part.values.get(place).and_then(Option::as_deref);
-            match sums.iter_mut().find(|(known, _)| *known == text) {
-                Some((_, sum)) => sum.grow(&part.sums),
-                None => sums.push((text, part.sums)),
-            }
-        }
-        sums.sort_by(|a, b| {
-            (b.1.usd, b.1.tokens()).cmp(&(a.1.usd, a.1.tokens())).then_with(|| a.0.cmp(&b.0))
-        });
-        match &sums[..] {
+        let parts = gathered.session_parts.rows.iter().filter(|part| part.period == session.period);
+        match &sums_by_value(parts, place)[..] {
             [] => String::new(),
             [(text, _)] => value(*text),
             [(text, _), more @ ..] => format!("{} +{}", value(*text), more.len()),

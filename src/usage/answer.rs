@@ -11,7 +11,7 @@ use super::tally::{
     Dimensions, ExplainedTurn, GrowingRow, LowerBounds, NumberMap, PeriodKey, QuestionRows, Sums, Times,
     UnpricedReason, UsageTally,
 };
-use crate::record::time::{DAY_SECONDS, Instant, civil, month_after};
+use crate::record::time::{DAY_SECONDS, Instant, civil, date, month_after};
 
 /// Length of a block in hours.
 const BLOCK_HOURS: i64 = 5;
@@ -293,11 +293,6 @@ fn fill(
         at = next.max(at + 1);
     }
     Err(UsageError::TooManyPeriods { period: period.as_str(), periods_max: FILL_MAX })
-}
-
-fn date(day: i64) -> String {
-    let (year, month, day) = civil(day);
-    format!("{year:04}-{month:02}-{day:02}")
 }
 
 fn row_period(group: &QuestionRows<'_>, key: PeriodKey, all: &UsageTally<'_>) -> Option<RowPeriod> {

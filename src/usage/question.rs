@@ -2,7 +2,7 @@
 
 use crate::archive::query::TsBounds;
 use crate::record::Pattern;
-use crate::record::time::{Instant, WeekStart, Zone, civil};
+use crate::record::time::{Instant, WeekStart, Zone, civil, date};
 
 /// Spans of time by which turns are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,10 +247,7 @@ impl Question {
     pub(super) fn ts_bounds(&self) -> Option<TsBounds> {
         // Blocks are made from all turns, so bounds do not apply.
         let since = self.since.filter(|_| self.period != Some(Period::Block))?;
-        let date = |days: i64| {
-            let (year, month, day) = civil(days);
-            (0..10_000).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
-        };
+        let date = |days: i64| (0..10_000).contains(&civil(days).0).then(|| date(days));
         let end = |days: i64| {
             let end = self.until.and_then(|until| date(until.day() + days));
             end.unwrap_or_else(|| ":".to_owned())

@@ -77,10 +77,9 @@ impl Instant {
 
     /// `2026-10-25T13:00:00`, UTC, without a fraction and without an offset.
     fn clock(self) -> String {
-        let (year, month, day) = civil(self.day());
         let second = self.seconds.rem_euclid(DAY_SECONDS);
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+        format!("{}T{hour:02}:{minute:02}:{second:02}", date(self.day()))
     }
 
     /// RFC 3339 in UTC, with milliseconds, or with more digits if they are not zero.
@@ -194,6 +193,12 @@ pub(crate) fn civil(days: i64) -> (i64, u32, u32) {
     let day = of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month as u32, day as u32)
+}
+
+/// Returns the date of a number of days since 1970-01-01, `2026-10-25`.
+pub(crate) fn date(days: i64) -> String {
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 #[cfg(test)]

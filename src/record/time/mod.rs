@@ -10,10 +10,10 @@ pub use bound::{Bound, TIME_FORMS};
 pub use instant::Instant;
 #[cfg(any(feature = "agents", feature = "parquet", feature = "usage"))]
 pub(crate) use instant::civil;
-#[cfg(any(feature = "parquet", feature = "usage"))]
+#[cfg(any(feature = "parquet", feature = "report"))]
 pub(crate) use instant::day_number;
 #[cfg(feature = "usage")]
-pub(crate) use instant::{DAY_SECONDS, HOUR_LEN, is_time_like};
+pub(crate) use instant::{DAY_SECONDS, HOUR_LEN, date, is_time_like};
 #[cfg(feature = "usage")]
 pub(crate) use zone::{Span, month_after, weekday};
 pub use zone::{WeekStart, Zone};

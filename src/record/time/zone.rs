@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 
-use super::instant::{DAY_SECONDS, Instant, civil, day_number};
+use super::instant::{DAY_SECONDS, Instant, civil, date, day_number};
 
 /// A time zone and its name.
 #[derive(Debug, Clone)]
@@ -180,8 +180,7 @@ impl Zone {
 
     /// Returns the local date of an instant, `2026-11-05`.
     pub fn date_of(&self, at: Instant) -> String {
-        let (year, month, day) = civil(self.day_of(at));
-        format!("{year:04}-{month:02}-{day:02}")
+        date(self.day_of(at))
     }
 
     /// Returns the local date and minute of an instant, `2026-11-05 10:07`.

@@ -3,7 +3,7 @@
 //! Guarantees: the order of the table decides, as in the package that the table is made from.
 
 use super::records::{ModelRecord, ProviderRecord, TableRecord};
-use crate::record::time::day_number;
+use crate::record::time::Instant;
 
 /// The result of a look-up.
 #[derive(Debug, Clone, Copy)]
@@ -74,18 +74,17 @@ fn model_of<'t>(table: TableRecord<'t>, provider: ProviderRecord<'t>, model: &st
 /// The name with `-20250929` written as `-2025-09-29`; `None` without such a date.
 fn with_dashed_date(model: &str) -> Option<String> {
     let bytes = model.as_bytes();
-    let date_at = |at: usize| {
+    (0..bytes.len()).find_map(|at| {
         let digits = bytes.get(at + 1..at + 9)?;
-        let is_date = bytes[at] == b'-'
+        let is_number = bytes[at] == b'-'
             && digits.starts_with(b"20")
             && digits.iter().all(u8::is_ascii_digit)
             && matches!(bytes.get(at + 9), None | Some(b'-' | b':'));
-        let part = |from: usize, to: usize| model[at + 1 + from..at + 1 + to].parse::<u32>().ok();
-        is_date.then(|| day_number(i64::from(part(0, 4)?), part(4, 6)?, part(6, 8)?)).flatten()
-    };
-    let at = (0..bytes.len()).find(|at| date_at(*at).is_some())? + 1;
-    let (year, rest) = (&model[at..at + 4], &model[at + 4..]);
-    Some(format!("{}{year}-{}-{}", &model[..at], &rest[..2], &rest[2..]))
+        let part = |from: usize, to: usize| &model[at + 1 + from..at + 1 + to];
+        let date = is_number.then(|| format!("{}-{}-{}", part(0, 4), part(4, 6), part(6, 8)))?;
+        Instant::of_turn(&format!("{date}T00:00Z"))?;
+        Some(format!("{}{date}{}", &model[..=at], &model[at + 9..]))
+    })
 }
 
 /// Names that agents use for providers, each with the provider's id.
