@@ -350,26 +350,22 @@ fn row_period(group: &QuestionRows<'_>, key: PeriodKey, all: &UsageTally<'_>) ->
 
 /// Undated turns come first, then sessions without a time, then periods by their start.
 fn by_period(a: &AnswerRow, b: &AnswerRow) -> Ordering {
-    let key = |row: &AnswerRow| row.period.as_ref().map(|period| period.start);
-    let name = |row: &AnswerRow| row.period.as_ref().map(|period| period.key.clone());
-    key(a).cmp(&key(b)).then_with(|| name(a).cmp(&name(b)))
+    fn key(row: &AnswerRow) -> Option<(Option<Instant>, &str)> {
+        row.period.as_ref().map(|period| (period.start, &*period.key))
+    }
+    key(a).cmp(&key(b))
 }
 
 /// Sorts texts by bytes, numbers by size, and absent values last.
 fn by_value(dimension: &Dimension, a: Option<&str>, b: Option<&str>) -> Ordering {
-    match (a, b) {
-        (None, None) => Ordering::Equal,
-        (None, Some(_)) => Ordering::Greater,
-        (Some(_), None) => Ordering::Less,
-        (Some(a), Some(b)) if dimension.is_number() => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
-        (Some(a), Some(b)) => a.cmp(b),
-    }
+    let digits = |text: &str| if dimension.is_number() { text.len() } else { 0 };
+    (a.is_none(), a.map(digits), a).cmp(&(b.is_none(), b.map(digits), b))
 }
 
 fn order(question: &Question, a: &AnswerRow, b: &AnswerRow) -> Ordering {
     let value_of = |place: usize| {
-        let of = |row: &AnswerRow| row.values.get(place).cloned().flatten();
-        by_value(&question.by[place], of(a).as_deref(), of(b).as_deref())
+        let [a, b] = [a, b].map(|row| row.values.get(place)?.as_deref());
+        by_value(&question.by[place], a, b)
     };
     let sorted = question.sort.as_ref().map_or(Ordering::Equal, |(key, is_descending)| {
         let ascending = match key {
@@ -567,7 +563,10 @@ mod document {
             let rows: Vec<RowDocument<'_>> = self.rows.iter().map(|row| RowDocument(question, row)).collect();
             map.serialize_entry("rows", &rows)?;
             map.serialize_entry("total", &Total(question, &self.total))?;
-            let unpriced: Vec<_> = self.unpriced.iter().map(UnpricedOf).collect();
+            let unpriced = self.unpriced.iter().map(|super::Unpriced { model, reason, tokens }| {
+                UnpricedDocument { model, reason: reason.as_str(), tokens: *tokens }
+            });
+            let unpriced: Vec<_> = unpriced.collect();
             map.serialize_entry("unpriced", &unpriced)?;
             map.serialize_entry("leftOut", &serde_json::json!({"undatedTurns": self.undated_left_out}))?;
             map.serialize_entry("invalidTurns", &self.invalid_turns)?;
@@ -576,16 +575,11 @@ mod document {
         }
     }
 
-    struct UnpricedOf<'a>(&'a super::Unpriced);
-
-    impl Serialize for UnpricedOf<'_> {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            let mut map = serializer.serialize_map(Some(3))?;
-            map.serialize_entry("model", &self.0.model)?;
-            map.serialize_entry("reason", self.0.reason.as_str())?;
-            map.serialize_entry("tokens", &self.0.tokens)?;
-            map.end()
-        }
+    #[derive(Serialize)]
+    struct UnpricedDocument<'a> {
+        model: &'a str,
+        reason: &'a str,
+        tokens: i128,
     }
 
     struct Total<'a>(&'a Question, &'a Sums);
