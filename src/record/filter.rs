@@ -165,23 +165,20 @@ pub(crate) enum RangeEnd {
 
 /// Whether a text has the form of [`ORDINARY`].
 fn is_ordinary(ts: &str) -> bool {
-    const FORM: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
-    ts.len() == FORM.len()
-        && ts
-            .bytes()
-            .zip(FORM)
-            .all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form })
+    has_form(ts.as_bytes(), b"0000-00-00T00:00:00.000Z")
+}
+
+/// Whether a text has this form, in which a 0 is any digit.
+pub(super) fn has_form(text: &[u8], form: &[u8]) -> bool {
+    let is_alike =
+        |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
+    text.len() == form.len() && text.iter().zip(form).all(is_alike)
 }
 
 /// The instant of a time in RFC 3339: a date with hyphens and a year of four digits, a time, and an offset.
 fn instant_of(ts: &str) -> Option<Timestamp> {
-    let bytes = ts.as_bytes();
-    let has_date = bytes.len() > 10
-        && bytes[..10]
-            .iter()
-            .zip(b"0000-00-00")
-            .all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form })
-        && matches!(bytes[10], b'T' | b't' | b' ');
+    let (date, time) = ts.as_bytes().split_at_checked("0000-00-00".len())?;
+    let has_date = has_form(date, b"0000-00-00") && matches!(time, [b'T' | b't' | b' ', ..]);
     if has_date { ts.parse().ok() } else { None }
 }
 

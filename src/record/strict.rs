@@ -10,6 +10,7 @@
 use std::fmt;
 
 use super::columns::{Field, Reading, compactions, tool_calls, tool_result_events, turns};
+use super::filter::has_form;
 use super::time::Instant;
 use super::{Cell, RecordKind};
 use crate::scan::json::{Kind as JsonKind, Value};
@@ -168,10 +169,6 @@ fn broken_rule(member: &str, reading: Reading, value: Value<'_>) -> Option<Stric
 /// records are sorted by this text.
 pub(crate) fn is_time(text: &str) -> bool {
     let Some((civil, rest)) = text.split_at_checked(19) else { return false };
-    let has_layout = civil.bytes().zip(*b"0000-00-00T00:00:00").all(|(byte, wanted)| match wanted {
-        b'0' => byte.is_ascii_digit(),
-        mark => byte == mark,
-    });
     let zone = match rest.strip_prefix('.') {
         Some(fraction) => {
             let zone = fraction.trim_start_matches(|digit: char| digit.is_ascii_digit());
@@ -192,7 +189,7 @@ pub(crate) fn is_time(text: &str) -> bool {
         }
         _ => false,
     };
-    has_layout && is_zone && Instant::of_turn(civil).is_some()
+    has_form(civil.as_bytes(), b"0000-00-00T00:00:00") && is_zone && Instant::of_turn(civil).is_some()
 }
 
 #[cfg(test)]
