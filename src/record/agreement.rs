@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::LazyLock;
+
 use bumpalo::Bump;
 
 use super::rows::*;
@@ -38,132 +40,40 @@ pub(crate) const BASES: &[&str] = &[
     r#"{"v":1,"kind":"relationship","record":{}}"#,
     r#"{"v":2,"kind":"turn"}"#,
 ];
-const SNIPS: &[&str] = &[
-    "null",
-    "true",
-    "false",
-    "0",
-    "-0",
-    "1",
-    "1.0",
-    "1e1",
-    "-1",
-    "1e999",
-    "01",
-    "-",
-    "1.",
-    "1.e1",
-    ".5",
-    "+1",
-    "18446744073709551615",
-    "18446744073709551616",
-    "9223372036854775808",
-    "-9223372036854775808",
-    "-9223372036854775809",
-    "0.0",
-    "-0.0",
-    "1E+2",
-    "1e-400",
-    "00",
-    "0x1",
-    "NaN",
-    "1_0",
-    "123456789012345678901234567890",
-    "4294967296",
-    "100000000000000000000",
-    "-00",
-    "0e0",
-    "\"\"",
-    "\"a\"",
-    "\"\\u0000\"",
-    "\"\\ud800\"",
-    "\"\\ud83d\\ude00\"",
-    "\"\\udc00\\ud800\"",
-    "\"\\/\"",
-    "\"\\x\"",
-    "\"\\u00\"",
-    "\"\\u0041\"",
-    "\"\\b\\f\\n\\r\\t\\\"\\\\\"",
-    "\"\u{7f}\u{80}é漢😀\"",
-    "\"cost-only\"",
-    "\"full\"",
-    "\"\\u2028\"",
-    "\"\t\"",
-    "\"\u{0}\"",
-    "[]",
-    "{}",
-    "[1]",
-    "{\"a\":1}",
-    "[\"a\",\"b\"]",
-    "[[[[[]]]]]",
-    "{\"a\":{\"a\":{}}}",
-    "[1,]",
-    "{,}",
-    "{\"a\":1,}",
-    "[,1]",
-    "[null]",
-    "[\"a\",1]",
-    "[{}]",
-    "[{\"name\":\"z\"}]",
-    "[{\"name\":\"z\",\"name\":\"y\"}]",
-    ",",
-    " ",
-    "\t",
-    "\r",
-    "\n",
-    "\u{b}",
-    "\u{c}",
-    "\u{a0}",
-    "\u{feff}",
-    "\u{2028}",
-    "\u{0}",
-    "}",
-    "{",
-    "]",
-    "[",
-    ":",
-    "\"",
-    "\\",
-    "\"v\":1",
-    "\"v\":2",
-    "\"kind\":\"turn\"",
-    "\"kind\":\"stamp\"",
-    "\"kind\":1",
-    "\"ts\":\"z\"",
-    "\"sessionId\":\"z\"",
-    "\"session\\u0049d\":\"z\"",
-    "\"k\\u0069nd\":\"compaction\"",
-    "\"__proto__\":{}",
-    "\"__proto__\":\"x\"",
-    "\"1\":\"x\"",
-    "\"01\":\"x\"",
-    "\"4294967295\":\"x\"",
-    "\"4294967294\":\"x\"",
-    "\"\":\"x\"",
-    "\"record\":{}",
-    "\"record\":null",
-    "\"usage\":{}",
-    "\"hasEdits\":1",
-    "\"hasEdits\":null",
-    "\"isSidechain\":\"\"",
-    "\"subagent\":null",
-    "\"fidelity\":null",
-    "\"range\":null",
-    "\"range\":{}",
-    "\"fromTs\":null",
-    "\"fromTs\":\"\"",
-    "\"unknown\":[1,{\"a\":[]}]",
-    "\"class\":\"x\"",
-    "\"coverage\":{}",
-    "\"k\":\"dup\"",
-    "\"-1\":\"x\"",
-    "\"messageId\":null",
-    "\"messageId\":\"\"",
-    "\"toolCalls\":null",
-    "\"collapsedCalls\":0",
-    "\"collapsedCalls\":1.5",
-    "\"replacedTools\":null",
+/// Values, and texts that only look like values.
+const VALUES: &str = r#"
+null true false 0 -0 1 1.0 1e1 -1 1e999 01 - 1. 1.e1 .5 +1 0.0 -0.0 1E+2 1e-400 00 0x1 NaN 1_0 -00 0e0
+18446744073709551615 18446744073709551616 9223372036854775808 -9223372036854775808 -9223372036854775809
+123456789012345678901234567890 4294967296 100000000000000000000
+"" "a" "\u0000" "\ud800" "\ud83d\ude00" "\udc00\ud800" "\/" "\x" "\u00" "\u0041" "\b\f\n\r\t\"\\" "cost-only" "full" "\u2028"
+[] {} [1] {"a":1} ["a","b"] [[[[[]]]]] {"a":{"a":{}}} [1,] {,} {"a":1,} [,1] [null] ["a",1] [{}]
+[{"name":"z"}] [{"name":"z","name":"y"}]
+"#;
+const MEMBERS: &str = r#"
+"v":1 "v":2 "kind":"turn" "kind":"stamp" "kind":1 "ts":"z" "sessionId":"z" "session\u0049d":"z" "k\u0069nd":"compaction"
+"__proto__":{} "__proto__":"x" "1":"x" "01":"x" "4294967295":"x" "4294967294":"x" "":"x" "-1":"x"
+"record":{} "record":null "usage":{} "hasEdits":1 "hasEdits":null "isSidechain":"" "subagent":null "fidelity":null
+"range":null "range":{} "fromTs":null "fromTs":"" "unknown":[1,{"a":[]}] "class":"x" "coverage":{} "k":"dup"
+"messageId":null "messageId":"" "toolCalls":null "collapsedCalls":0 "collapsedCalls":1.5 "replacedTools":null
+"#;
+const ODD_TEXT: &str = "\"\u{7f}\u{80}é漢😀\"";
+const MARKS: &[&str] = &[
+    "\"\t\"", "\"\0\"", ",", " ", "\t", "\r", "\n", "\u{b}", "\u{c}", "\u{a0}", "\u{feff}", "\u{2028}", "\0",
+    "}", "{", "]", "[", ":", "\"", "\\",
 ];
+/// The texts that mutations put into a line: all, those that are JSON, and members.
+struct Snips {
+    all: Vec<&'static str>,
+    values: Vec<&'static str>,
+    members: Vec<&'static str>,
+}
+static SNIPS: LazyLock<Snips> = LazyLock::new(|| {
+    let members: Vec<&str> = MEMBERS.split_whitespace().collect();
+    let marks = MARKS.iter().copied().chain([ODD_TEXT]);
+    let all: Vec<&str> = VALUES.split_whitespace().chain(marks).chain(members.clone()).collect();
+    let is_json = |text: &&str| json::Document::default().parse(text.as_bytes()).is_ok();
+    Snips { values: all.iter().copied().filter(is_json).collect(), all, members }
+});
 fn tokens(line: &[u8]) -> Vec<(usize, usize)> {
     let mut out = vec![];
     let mut i = 0;
@@ -213,10 +123,7 @@ pub(crate) fn mutate(r: &mut Rng, line: &mut Vec<u8>) {
     if toks.is_empty() {
         return;
     }
-    let members: Vec<&str> =
-        SNIPS.iter().copied().filter(|s| s.len() > 1 && s.contains(':') && s.starts_with('"')).collect();
-    let values: Vec<&str> =
-        SNIPS.iter().copied().filter(|s| json::Document::default().parse(s.as_bytes()).is_ok()).collect();
+    let Snips { all, values, members } = &*SNIPS;
     match [0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7, 7, 7, 7, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 11][r.below(26)] {
         0 => {
             let i = r.below(line.len());
@@ -240,12 +147,12 @@ pub(crate) fn mutate(r: &mut Rng, line: &mut Vec<u8>) {
         }
         5 => {
             let i = r.below(line.len() + 1);
-            let s = SNIPS[r.below(SNIPS.len())];
+            let s = all[r.below(all.len())];
             line.splice(i..i, s.bytes());
         }
         6 => {
             let (a, b) = toks[r.below(toks.len())];
-            let s = SNIPS[r.below(SNIPS.len())];
+            let s = all[r.below(all.len())];
             line.splice(a..b, s.bytes());
         }
         7 | 8 => {
