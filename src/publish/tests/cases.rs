@@ -7,22 +7,13 @@ use rusqlite::Connection;
 
 use super::super::connection::open;
 use super::super::{FoundLive, Method, PublishError, prepare};
-use super::{Home, Peer, check, fill, fs, generation, header_modes, publish_here};
+use super::{Home, Peer, attach, check, fill, fs, generation, header_modes, publish_here};
 use crate::disk::faults::{Fault, Harness};
+use crate::disk::with_suffix as beside;
 use crate::interrupt::Interrupt;
 
 fn method(live: &Path, generation: i64) -> Method {
     publish_here(live, generation).unwrap().method
-}
-
-fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
-    crate::disk::with_suffix(path, suffix)
-}
-
-fn attach(home: &Home, state: &str) -> Peer {
-    let mut peer = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", state)]);
-    peer.hear("attached").unwrap();
-    peer
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::super::connection::{is_busy, open};
 use super::super::steps::PublishStep;
-use super::{Home, PAUSE_AT, PAUSED, Peer, check, fill, fs, generation, header_modes};
+use super::{Home, PAUSE_AT, PAUSED, Peer, attach, check, fill, fs, generation, header_modes};
+use crate::disk::with_suffix;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Before {
@@ -16,16 +17,8 @@ enum Before {
 fn kill_at(step: PublishStep, before: Before, state: Option<&str>, survivor: i64) {
     let case = format!("{step:?} beside {state:?}");
     let home = home_with(before);
-    let mut attached = state.map(|state| {
-        let mut peer = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", state)]);
-        peer.hear("attached").unwrap();
-        peer
-    });
-    let name = format!("{step:?}");
-    let mut publisher =
-        Peer::start("publisher", &home.archive, &[("BURN_TEST_GENERATION", "2"), (PAUSE_AT, &name)]);
-    assert!(publisher.hear(PAUSED).is_some(), "{case}: never reached");
-    publisher.kill();
+    let mut attached = state.map(|state| attach(&home, state));
+    paused_publisher(&home, step).kill();
 
     if survivor > 0 {
         assert_eq!(check(&home.archive), survivor, "{case}");
@@ -51,6 +44,15 @@ fn kill_at(step: PublishStep, before: Before, state: Option<&str>, survivor: i64
     assert_eq!(check(&home.archive), 3, "{case}");
     assert_eq!(home.names(), ["archive.sqlite"], "{case}: leftovers");
     assert_eq!(header_modes(&home.archive), [2, 2], "{case}");
+}
+
+/// A publisher of generation 2 that stands still after a step.
+fn paused_publisher(home: &Home, step: PublishStep) -> Peer {
+    let step = format!("{step:?}");
+    let generation = ("BURN_TEST_GENERATION", "2");
+    let mut publisher = Peer::start("publisher", &home.archive, &[generation, (PAUSE_AT, &step)]);
+    assert!(publisher.hear(PAUSED).is_some(), "{step}: never reached");
+    publisher
 }
 
 fn home_with(before: Before) -> Home {
@@ -131,10 +133,7 @@ fn killed_while_a_damaged_archive_is_replaced() {
 fn nobody_gets_in_between_the_hold_and_the_rename() {
     for step in [PublishStep::Held, PublishStep::Folded, PublishStep::Disarmed] {
         let home = Home::with_archive(1);
-        let name = format!("{step:?}");
-        let mut publisher =
-            Peer::start("publisher", &home.archive, &[("BURN_TEST_GENERATION", "2"), (PAUSE_AT, &name)]);
-        publisher.hear(PAUSED).unwrap();
+        let publisher = paused_publisher(&home, step);
         let opener = open(&home.archive).unwrap();
         let turned_away = generation(&opener).unwrap_err();
         assert!(is_busy(&turned_away), "{step:?}: {turned_away}");
@@ -157,13 +156,8 @@ fn an_old_connection_makes_no_log_beside_the_new_file() {
         (PublishStep::Overwritten, Before::Damaged),
     ] {
         let home = home_with(before);
-        let mut old = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", "opened")]);
-        old.hear("attached").unwrap();
-        let name = format!("{step:?}");
-        let mut publisher =
-            Peer::start("publisher", &home.archive, &[("BURN_TEST_GENERATION", "2"), (PAUSE_AT, &name)]);
-        publisher.hear(PAUSED).unwrap();
-        publisher.kill();
+        let mut old = attach(&home, "opened");
+        paused_publisher(&home, step).kill();
         old.say("go");
         let then = old.hear("then").unwrap();
         let expected = match step {
@@ -184,11 +178,7 @@ fn an_old_connection_makes_no_log_beside_the_new_file() {
 #[test]
 fn the_sweep_takes_every_file_of_a_dead_rebuild_and_nothing_else() {
     let home = Home::with_archive(1);
-    let beside = |suffix: &str| {
-        let mut name = home.archive.as_os_str().to_owned();
-        name.push(suffix);
-        std::path::PathBuf::from(name)
-    };
+    let beside = |suffix: &str| with_suffix(&home.archive, suffix);
     let dead = ".rebuild-4711-0123456789abcdef0123456789abcdef";
     for suffix in ["", "-wal", "-shm", "-journal"] {
         fs::write(beside(&format!("{dead}{suffix}")), "x").unwrap();

@@ -113,6 +113,13 @@ fn publish_here(live: &Path, generation: i64) -> Result<Published, super::Publis
     plan.publish(|| true)
 }
 
+/// A connection of another process, in a state of its own.
+fn attach(home: &Home, state: &str) -> Peer {
+    let mut peer = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", state)]);
+    peer.hear("attached").unwrap();
+    peer
+}
+
 /// Another process in one of the roles of `roles`, spoken to in lines.
 struct Peer {
     child: Child,
