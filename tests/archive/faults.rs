@@ -135,14 +135,13 @@ fn until_there_is_room(
 /// Every loader, alone and beside a reader.
 const SETTINGS: [(&str, bool); 4] = [("bulk", false), ("bulk", true), ("insert", false), ("insert", true)];
 
-/// The command of a rebuild with a file-size limit in bytes.
-fn limited(ledger: &Path, archive: &Path, file_max_bytes: u64) -> Command {
-    let build = rebuild_offline(ledger, archive);
+/// The same command with a limit on the size of a file, in bytes.
+fn limited(plain: &Command, file_max_bytes: u64) -> Command {
     let mut command = Command::new("sh");
     // POSIX counts in blocks of 512 bytes.
     command.args(["-c", &format!("ulimit -f {} && exec \"$0\" \"$@\"", file_max_bytes / 512)]);
-    command.arg(build.get_program()).args(build.get_args());
-    command.env("RELAYBURN_HOME", "/dev/null/home").env("RELAYBURN_PROGRESS", "0");
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command
 }
 
@@ -154,13 +153,14 @@ fn a_file_size_limit_that_only_the_log_hits_is_an_error() {
     let file_max_bytes = fs::metadata(elsewhere.archive()).unwrap().len();
     let (place, rows) = old_archive();
     let mut reader = reader(place.archive());
-    let output = limited(&elsewhere.paths.ledger, place.archive(), file_max_bytes).output().unwrap();
+    let build = rebuild_offline(&elsewhere.paths.ledger, place.archive());
+    let output = limited(&build, file_max_bytes).output().unwrap();
     let message = failure(&output);
     println!("{message}");
     assert!(message.contains("archive.sqlite:"), "not the log was the file that was too large: {message}");
     assert!(reader.wait().success());
     assert_untouched(place.archive(), &rows, &message);
-    assert!(limited(&elsewhere.paths.ledger, place.archive(), file_max_bytes).status().unwrap().success());
+    assert!(limited(&build, file_max_bytes).status().unwrap().success());
 }
 
 #[test]
@@ -169,7 +169,8 @@ fn a_file_size_limit_is_an_error_that_names_it() {
     for (loader, beside_reader) in SETTINGS {
         let (place, rows) = old_archive();
         let failures = until_there_is_room(place.archive(), &rows, 300 * 1024, beside_reader, |room_bytes| {
-            let mut command = limited(&elsewhere.paths.ledger, place.archive(), room_bytes);
+            let build = rebuild_offline(&elsewhere.paths.ledger, place.archive());
+            let mut command = limited(&build, room_bytes);
             command.args(["--loader", loader]);
             command
         });
@@ -234,13 +235,7 @@ fn answers(home: &Path, is_limited: bool) -> [Option<Vec<u8>>; 2] {
         let mut command = burn(home);
         command.args(words);
         if is_limited {
-            let plain = command;
-            command = Command::new("sh");
-            command
-                .args(["-c", "ulimit -f 0 && exec \"$0\" \"$@\""])
-                .arg(plain.get_program())
-                .args(plain.get_args());
-            command.env("RELAYBURN_HOME", home).env("RELAYBURN_PROGRESS", "0");
+            command = limited(&command, 0);
         }
         let output = command.output().unwrap();
         if output.status.success() {

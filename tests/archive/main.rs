@@ -19,3 +19,10 @@ mod readers;
 mod safety;
 mod strangers;
 mod tail;
+
+/// Runs `burn` with a home: its exit code, what it writes, and what it says to standard error.
+fn burn(home: &std::path::Path, args: &[&str]) -> (i32, String, String) {
+    let output = common::processes::burn(home).args(args).output().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.code().unwrap(), stdout, stderr)
+}

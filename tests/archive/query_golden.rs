@@ -5,36 +5,33 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use relayburn_ledger::scan::json::{Document, Value};
 
+use crate::common;
+
 /// Name, ledger and queries of every case.
 fn cases() -> Vec<(String, PathBuf, PathBuf)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let golden = std::env::var_os("BURN_GOLDEN").map_or(root.join("../shared/golden"), PathBuf::from);
     let mut cases = Vec::new();
-    for entry in fs::read_dir(root.join("fixtures/query")).unwrap() {
+    for entry in fs::read_dir(common::fixture("query")).unwrap() {
         let path = entry.unwrap().path();
         cases.push((path.display().to_string(), path.join("ledger.jsonl"), path.join("queries.jsonl")));
     }
-    match fs::read_dir(golden.join("query")) {
-        Ok(entries) => cases.extend(entries.map(|entry| {
+    if let Some(golden) = common::golden() {
+        cases.extend(fs::read_dir(golden.join("query")).unwrap().map(|entry| {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
             let ledger = golden.join("archive").join(&name).join("ledger.jsonl");
             (name, ledger, path)
-        })),
-        Err(_) => println!("{} is not there: its cases are not run", golden.display()),
+        }));
     }
     cases
 }
 
 fn burn(home: &Path, args: &[&str]) -> String {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_burn")).args(args).env("RELAYBURN_HOME", home).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let (code, stdout, stderr) = super::burn(home, args);
+    assert_eq!(code, 0, "{args:?}: {stderr}");
+    stdout
 }
 
 fn arguments(query: Value<'_>) -> Vec<String> {

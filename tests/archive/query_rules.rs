@@ -2,26 +2,19 @@
 //! output that nobody reads.
 
 use std::fs;
-use std::io::{BufRead, Read};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-const USAGE: &str =
-    r#""usage":{"input":1,"output":2,"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0}"#;
+use super::burn;
+use crate::common::{everything, processes};
 
 fn turn(session: &str, message: &str, ts: &str, more: &str) -> String {
     format!(
-        r#"{{"v":1,"kind":"turn","record":{{"source":"x","sessionId":"{session}","messageId":"{message}","turnIndex":0,"ts":"{ts}","model":"m",{USAGE},"toolCalls":[]{more}}}}}"#
+        r#"{{"v":1,"kind":"turn","record":{{"source":"x","sessionId":"{session}","messageId":"{message}","turnIndex":0,"ts":"{ts}","model":"m","usage":{{"input":1,"output":2,"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0}},"toolCalls":[]{more}}}}}"#
     )
-}
-
-fn burn(home: &Path, args: &[&str]) -> (i32, String, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_burn")).args(args).env("RELAYBURN_HOME", home).output().unwrap();
-    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    (output.status.code().unwrap(), stdout, stderr)
 }
 
 /// A home with this ledger, archived.
@@ -32,55 +25,24 @@ fn home(lines: &[String]) -> tempfile::TempDir {
     home
 }
 
-/// The message ids of the found turns.
+/// The message ids of the found turns, asked for on Saturday 2026-11-21 at noon.
 fn found(home: &Path, from: &str, filter: &[&str]) -> Vec<String> {
-    let args = [&["query", "turns", "--from", from, "--json"], filter].concat();
-    let (code, stdout, stderr) = burn(home, &args);
-    assert_eq!(code, 0, "{stderr}");
-    let turns: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+    let mut query = processes::burn(home);
+    query
+        .args(["query", "turns", "--from", from, "--json"])
+        .args(filter)
+        .env("BURN_NOW", "2026-11-21T12:00:00Z");
+    let turns = processes::success(&query.output().unwrap());
+    let turns = turns.as_array().unwrap();
     turns.iter().map(|turn| turn["messageId"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
 fn an_enrichment_key_is_a_plain_key_whatever_characters_it_has() {
-    let keys = [
-        "plain",
-        "",
-        " ",
-        ".",
-        "a.b",
-        "$",
-        "$.a",
-        "[0]",
-        "a[0]",
-        "0",
-        "17",
-        "\"",
-        "a\"b",
-        "'",
-        "\\",
-        "a\\",
-        "\n",
-        "\t",
-        "%",
-        "_",
-        "*",
-        "?",
-        "--",
-        "é",
-        "日本",
-        "😀",
-        "a=b",
-        "=",
-        "==",
-        "a=",
-        "workflowId",
-        "tier",
-        "__proto",
-        "\u{1}",
-        "{}",
-        "/*",
-    ];
+    let keys = "plain|| |.|a.b|$|$.a|[0]|a[0]|0|17|\"|a\"b|'|\\|a\\|\n|\t|%|_|*|?|--|é|日本|😀|a=b|=|==|a=|workflowId|tier|__proto\
+                |\u{1}|{}|/*";
+    let keys: Vec<&str> = keys.split('|').collect();
+    assert_eq!(keys.len(), 36);
     let mut lines = Vec::new();
     for (number, key) in keys.iter().enumerate() {
         lines.push(turn("s", &format!("m{number}"), "t", ""));
@@ -153,7 +115,7 @@ fn times_are_days_of_a_zone_instants_and_ages_and_nothing_else() {
     assert!(code == 2 && stderr.contains("--tz"), "{stderr}");
 }
 
-/// As `burn usage` reads them, on Saturday 2026-11-21 in Berlin.
+/// As `burn usage` reads them, in Berlin.
 #[test]
 fn a_query_reads_times_as_the_sums_do() {
     let times = [
@@ -185,30 +147,10 @@ fn a_query_reads_times_as_the_sums_do() {
         (&["--since", "0000", "--until", "0000", "--tz", "+14:00"], ""),
     ] {
         for from in ["archive", "ledger"] {
-            let output = Command::new(env!("CARGO_BIN_EXE_burn"))
-                .args(
-                    ["query", "turns", "--from", from, "--jsonl", "--tz", "Europe/Berlin"]
-                        .iter()
-                        .filter(|word| !args.contains(&"--tz") || !["--tz", "Europe/Berlin"].contains(word)),
-                )
-                .args(args)
-                .env("RELAYBURN_HOME", home.path())
-                .env("BURN_NOW", "2026-11-21T12:00:00Z")
-                .output()
-                .unwrap();
-            let records = String::from_utf8(output.stdout).unwrap();
-            let mut found: Vec<String> = records
-                .lines()
-                .map(|line| serde_json::from_str::<Value>(line).unwrap())
-                .map(|turn| turn["messageId"].as_str().unwrap().to_owned())
-                .collect();
+            let zone: &[&str] = if args.contains(&"--tz") { &[] } else { &["--tz", "Europe/Berlin"] };
+            let mut found = found(home.path(), from, &[args, zone].concat());
             found.sort();
-            assert_eq!(
-                found.concat(),
-                wanted,
-                "{from} {args:?}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert_eq!(found.concat(), wanted, "{from} {args:?}");
         }
     }
 }
@@ -442,9 +384,8 @@ fn a_reader_that_goes_away_is_no_error() {
     let lines: Vec<String> = (0..20_000).map(|n| turn("s", &format!("m{n}"), "t", "")).collect();
     let home = home(&lines);
     for from in ["ledger", "archive"] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+        let mut child = processes::burn(home.path())
             .args(["query", "turns", "--jsonl", "--from", from])
-            .env("RELAYBURN_HOME", home.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -457,23 +398,14 @@ fn a_reader_that_goes_away_is_no_error() {
     }
 }
 
-/// The peak of a running query's anonymous memory, in bytes.
+/// The peak of a query's anonymous memory, in bytes, and what it wrote.
 #[cfg(target_os = "linux")]
-fn peak_anonymous_bytes(home: &Path) -> u64 {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .args(["query", "turns", "--jsonl", "--from", "ledger"])
-        .env("RELAYBURN_HOME", home)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.strip_suffix("kB"));
-        peak = peak.max(anonymous.map_or(0, |kilobytes| kilobytes.trim().parse::<u64>().unwrap() * 1024));
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    peak
+fn peak_of_query(home: &Path) -> (u64, Vec<u8>) {
+    let mut query = processes::burn(home);
+    query.args(["query", "turns", "--jsonl", "--from", "ledger"]);
+    let (peak_kib, output) = processes::peak_anonymous(query, |_| ());
+    assert!(output.status.success(), "{output:?}");
+    (peak_kib << 10, output.stdout)
 }
 
 /// `QUERY_LEDGER_SIZE` (default 48MB) sizes both ledgers.
@@ -493,7 +425,7 @@ fn memory_follows_the_stamps_and_not_the_ledger() {
             .filter(|l| l.starts_with(b"{\"v\":1,\"kind\":\"stamp\""))
             .count();
         let allowed = (16 << 20) + 300 * stamps as u64;
-        let peak = peak_anonymous_bytes(home.path());
+        let (peak, _) = peak_of_query(home.path());
         println!("{profile}: {peak} bytes at most, {stamps} stamps, {allowed} allowed");
         assert!(peak > 0 && peak < allowed, "{profile}: {peak} bytes, {stamps} stamps");
     }
@@ -511,39 +443,26 @@ fn memory_does_not_follow_the_enrichment_of_a_chunk() {
     let turns = (0..2000).map(|n| turn("s", &format!("m{n}"), "2026-04-20T00:00:00.000Z", ""));
     let lines: Vec<String> = std::iter::once(stamp.to_string()).chain(turns).collect();
     fs::write(home.path().join("ledger.jsonl"), lines.join("\n") + "\n").unwrap();
-    let peak = peak_anonymous_bytes(home.path());
+    let (peak, records) = peak_of_query(home.path());
     println!("{peak} bytes at most");
     assert!(peak > 0 && peak < 24 << 20, "{peak} bytes");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .args(["query", "turns", "--jsonl", "--from", "ledger"])
-        .env("RELAYBURN_HOME", home.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let records = std::io::BufReader::new(child.stdout.take().unwrap()).split(b'\n').map(Result::unwrap);
-    for (n, record) in records.enumerate() {
+    let records: Vec<&[u8]> = records.trim_ascii_end().split(|byte| *byte == b'\n').collect();
+    assert_eq!(records.len(), 2000);
+    for (n, record) in records.into_iter().enumerate() {
         let start = String::from_utf8_lossy(&record[..80]);
         assert!(start.contains(&format!("\"messageId\":\"m{n}\"")), "{n}: {start}");
         assert!(record.ends_with(b"nnn\"}}"), "{n}");
     }
-    assert!(child.wait().unwrap().success());
 }
 
 #[test]
 fn entry_ids_of_a_session_store_reach_no_terminal_as_they_are() {
     let home = tempfile::tempdir().unwrap();
     let session = |args: &[&str], input: &str| {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
-            .arg("session")
-            .args(args)
-            .current_dir(home.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
+        let mut burn = processes::burn(home.path());
+        burn.arg("session").args(args).current_dir(home.path());
+        burn.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = everything::finish(burn.spawn().unwrap(), input);
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8(said).unwrap();
         assert!(output.status.success(), "{args:?}: {said}");

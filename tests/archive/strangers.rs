@@ -4,11 +4,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use relayburn_ledger::archive::{self, Load, Options, Paths, Unobserved};
 use relayburn_ledger::home::{Home, LockName};
 use rusqlite::Connection;
+
+use crate::common::{self, processes};
 
 struct Place {
     directory: tempfile::TempDir,
@@ -17,8 +19,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/sample/ledger.jsonl");
-        fs::copy(sample, directory.path().join("l.jsonl")).unwrap();
+        fs::copy(common::fixture("sample/ledger.jsonl"), directory.path().join("l.jsonl")).unwrap();
         Self { directory }
     }
 
@@ -28,12 +29,18 @@ impl Place {
 
     /// `burn state rebuild archive` in the directory, ledger `l.jsonl`, archive `a.sqlite`.
     fn burn(&self, more: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_burn"))
-            .current_dir(self.directory.path())
-            .args(["state", "rebuild", "archive", "--ledger", "l.jsonl", "--archive", "a.sqlite"])
-            .args(more)
-            .output()
-            .unwrap()
+        self.rebuild("l.jsonl", "a.sqlite", more)
+    }
+
+    fn rebuild(&self, ledger: &str, archive: &str, more: &[&str]) -> Output {
+        let directory = self.directory.path();
+        let mut burn = processes::rebuild(directory, &["--ledger", ledger, "--archive", archive]);
+        burn.current_dir(directory).args(more).output().unwrap()
+    }
+
+    /// The answer of an archive to a question with one.
+    fn number(&self, archive: &str, sql: &str) -> i64 {
+        Connection::open(self.path(archive)).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
     fn refused(&self, more: &[&str]) -> String {
@@ -64,11 +71,9 @@ fn databases_of_other_programs_are_left_byte_for_byte() {
     }
 }
 
-fn burn_at(home: &Path, words: &[&str]) -> (Option<i32>, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_burn")).env("RELAYBURN_HOME", home).args(words).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(text).unwrap())
+fn burn_at(home: &Path, words: &[&str]) -> (i32, String) {
+    let (code, stdout, stderr) = super::burn(home, words);
+    (code, stdout + &stderr)
 }
 
 #[test]
@@ -90,18 +95,18 @@ fn an_archive_that_lost_a_table_is_not_taken_for_an_empty_one() {
         let home = Place::new();
         let path = home.directory.path();
         fs::rename(home.path("l.jsonl"), home.path("ledger.jsonl")).unwrap();
-        assert_eq!(burn_at(path, &["state", "rebuild", "archive"]).0, Some(0));
+        assert_eq!(burn_at(path, &["state", "rebuild", "archive"]).0, 0);
         let archive = Connection::open(home.path("archive.sqlite")).unwrap();
         archive.execute_batch(&format!("DROP TABLE {table}")).unwrap();
         for words in [&["state", "status"][..], &["query", "turns"], &["state", "rebuild", "archive"]] {
             let (code, text) = burn_at(path, words);
-            assert_eq!(code, Some(1), "{words:?}: {text}");
+            assert_eq!(code, 1, "{words:?}: {text}");
             assert!(text.contains(&format!("it has no table {table}")) && text.contains("--full"), "{text}");
         }
         drop(archive);
-        assert_eq!(burn_at(path, &["state", "rebuild", "archive", "--full"]).0, Some(0));
+        assert_eq!(burn_at(path, &["state", "rebuild", "archive", "--full"]).0, 0);
         let (code, text) = burn_at(path, &["query", "turns", "--jsonl"]);
-        assert_eq!((code, text.lines().count()), (Some(0), 111), "{text}");
+        assert_eq!((code, text.lines().count()), (0, 111), "{text}");
     }
 }
 
@@ -150,11 +155,7 @@ fn what_is_no_database_keeps_its_content_behind_a_link_too() {
         let name = kept[0].file_name().unwrap().to_str().unwrap();
         assert!(name.contains(".set-aside-"), "{name}");
         assert!(String::from_utf8(output.stderr).unwrap().contains(name));
-        let turns: i64 = Connection::open(place.path("a.sqlite"))
-            .unwrap()
-            .query_row("SELECT count(*) FROM turns", [], |row| row.get(0))
-            .unwrap();
-        assert!(turns > 100);
+        assert!(place.number("a.sqlite", "SELECT count(*) FROM turns") > 100);
     }
 }
 
@@ -190,13 +191,7 @@ fn a_report_goes_over_no_file_and_a_failed_build_leaves_none_behind() {
 }
 
 fn rebuild_in(place: &Place, ledger: &str, archive: &str, more: &[&str]) -> (Option<i32>, String) {
-    let words = ["state", "rebuild", "archive", "--ledger", ledger, "--archive", archive];
-    let output = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .current_dir(place.directory.path())
-        .args(words)
-        .args(more)
-        .output()
-        .unwrap();
+    let output = place.rebuild(ledger, archive, more);
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
@@ -258,12 +253,7 @@ fn a_file_of_which_nothing_is_stored_is_no_ledger() {
 fn a_report_on_a_full_disk_leaves_the_archive_as_it_was() {
     let place = Place::new();
     assert!(place.burn(&[]).status.success());
-    let cursor = || -> i64 {
-        Connection::open(place.path("a.sqlite"))
-            .unwrap()
-            .query_row("SELECT ledger_offset_bytes FROM archive_state", [], |row| row.get(0))
-            .unwrap()
-    };
+    let cursor = || place.number("a.sqlite", "SELECT ledger_offset_bytes FROM archive_state");
     let before = cursor();
     let mut ledger = fs::OpenOptions::new().append(true).open(place.path("l.jsonl")).unwrap();
     std::io::Write::write_all(&mut ledger, b"{\"v\":1,\n").unwrap();
@@ -286,11 +276,7 @@ fn archives_of_any_page_size_are_rebuilt_in_place() {
         fs::hard_link(place.path("a.sqlite"), place.path("b.sqlite")).unwrap();
         let output = place.burn(&["--full"]);
         assert!(output.status.success(), "{page_size}: {output:?}");
-        let found: i64 = Connection::open(place.path("b.sqlite"))
-            .unwrap()
-            .query_row("SELECT count(*) FROM turns", [], |row| row.get(0))
-            .unwrap();
-        assert!(found > 100);
+        assert!(place.number("b.sqlite", "SELECT count(*) FROM turns") > 100);
     }
 }
 
@@ -385,24 +371,13 @@ fn a_stored_stamp_that_cannot_be_read(stored: &str) {
     let tail = &ledger[stamped.len() + 1..];
     fs::write(place.path("l.jsonl"), format!("{stamped}\n")).unwrap();
     assert!(place.burn(&["--full"]).status.success());
-    let offset: i64 = {
-        let archive = Connection::open(place.path("a.sqlite")).unwrap();
-        archive
-            .execute(
-                &format!(
-                    "UPDATE stamps SET enrichment_json = {stored} WHERE rowid = (SELECT min(rowid) FROM stamps)"
-                ),
-                [],
-            )
-            .unwrap();
-        archive
-            .query_row("SELECT ledger_offset_bytes FROM stamps ORDER BY rowid LIMIT 1", [], |row| row.get(0))
-            .unwrap()
-    };
-    let session: String = Connection::open(place.path("a.sqlite"))
-        .unwrap()
-        .query_row("SELECT session_id FROM stamps ORDER BY rowid LIMIT 1", [], |row| row.get(0))
-        .unwrap();
+    let archive = Connection::open(place.path("a.sqlite")).unwrap();
+    let of_first = "WHERE rowid = (SELECT min(rowid) FROM stamps)";
+    archive.execute_batch(&format!("UPDATE stamps SET enrichment_json = {stored} {of_first}")).unwrap();
+    let columns = format!("SELECT ledger_offset_bytes, session_id FROM stamps {of_first}");
+    let (offset, session): (i64, String) =
+        archive.query_row(&columns, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    drop(archive);
     // A stamp for the same session makes a build fold the session's turns again, from all stamps.
     let more = format!(
         "{{\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-01-02T00:00:00.000Z\",\"selector\":{{\"sessionId\":{session:?}}},\"enrichment\":{{\"again\":\"1\"}}}}\n"
