@@ -18,16 +18,14 @@ use serde_json::{Value, json};
 const NOW: &str = "2026-11-29T17:20:00Z";
 
 fn burn_at(now: &str, home: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_burn"))
-        .args(args)
-        .current_dir(home)
-        .env("HOME", home)
-        .env("RELAYBURN_HOME", home)
-        .env("BURN_NOW", now)
-        .env("LC_ALL", "C.UTF-8")
-        .env_remove("TZ")
-        .output()
-        .unwrap()
+    command(home, now).args(args).current_dir(home).env_remove("TZ").output().unwrap()
+}
+
+/// `burn` with a home that is also the user's.
+fn command(home: &Path, now: &str) -> Command {
+    let mut command = common::processes::burn(home);
+    command.env("HOME", home).env("BURN_NOW", now).env("LC_ALL", "C.UTF-8");
+    command
 }
 
 #[track_caller]
@@ -199,6 +197,11 @@ fn checked(html: &str) -> Vec<Element> {
 fn data(elements: &[Element]) -> Value {
     let script = elements.iter().find(|element| element.name == "script").unwrap();
     serde_json::from_str(&script.text).unwrap()
+}
+
+/// The rows of an answer in the data block.
+fn rows(answer: &Value) -> impl Iterator<Item = &Value> {
+    answer["rows"].as_array().unwrap().iter()
 }
 
 fn texts(elements: &[Element]) -> String {
@@ -399,8 +402,7 @@ fn hostile_texts_stay_texts() {
     // The page has the texts as texts.
     assert!(texts(&elements).contains("</style><script>alert(1)</script>, "), "{}", texts(&elements));
     assert!(texts(&elements).contains("a\u{fffd}[31m\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\n"));
-    let models: Vec<&str> =
-        data["models"]["rows"].as_array().unwrap().iter().map(|row| row["model"].as_str().unwrap()).collect();
+    let models: Vec<&str> = rows(&data["models"]).map(|row| row["model"].as_str().unwrap()).collect();
     assert!(HOSTILE.iter().all(|text| models.contains(text)));
     assert!(html.len() < 1_000_000);
     for text in HOSTILE.into_iter().filter(|text| !text.contains('\0')) {
@@ -496,8 +498,7 @@ fn a_redacted_page_has_no_path_and_no_account_in_any_name() {
     }
     let elements = checked(&page(home.path(), &["--redact"]));
     let data = data(&elements);
-    let models: Vec<&str> =
-        data["models"]["rows"].as_array().unwrap().iter().map(|row| row["model"].as_str().unwrap()).collect();
+    let models: Vec<&str> = rows(&data["models"]).map(|row| row["model"].as_str().unwrap()).collect();
     assert_eq!(models, ["claude-opus-4-7", "model 1", "model 2"]);
     assert!(texts(&elements).contains("own prices"));
 }
@@ -514,16 +515,9 @@ fn a_session_of_a_source_that_is_a_path_has_the_number_of_the_source() {
     let html = page(home.path(), &["--redact"]);
     assert!(!html.contains("kestrel"));
     let data = data(&checked(&html));
-    let sources: BTreeSet<&str> = data["sources"]["rows"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| row["source"].as_str().unwrap())
-        .collect();
+    let sources: BTreeSet<&str> = rows(&data["sources"]).map(|row| row["source"].as_str().unwrap()).collect();
     assert_eq!(sources, BTreeSet::from(["source 1", "source 2", "team/agent"]));
-    let sessions = data["sessions"]["rows"].as_array().unwrap();
-    let of_sessions: BTreeSet<&str> = sessions
-        .iter()
+    let of_sessions: BTreeSet<&str> = rows(&data["sessions"])
         .map(|row| row["period"]["key"].as_str().unwrap().split_once('/').unwrap().0)
         .collect();
     assert_eq!(of_sessions, BTreeSet::from(["source 1", "source 2", "team%2Fagent"]));
@@ -538,10 +532,7 @@ fn names_that_look_like_patterns_are_names() {
         turn("m3", "2026-11-20T12:00:00Z", of("s-3", "/srv/dunlin", "claude-opus-4-1")),
     ]);
     let data = data(&checked(&page(home.path(), &[])));
-    let mut sessions: Vec<(&str, &str, u64)> = data["sessionParts"]["rows"]
-        .as_array()
-        .unwrap()
-        .iter()
+    let mut sessions: Vec<(&str, &str, u64)> = rows(&data["sessionParts"])
         .map(|row| {
             let session = row["period"]["key"].as_str().unwrap();
             (session, row["project"].as_str().unwrap(), row["turns"].as_u64().unwrap())
@@ -554,10 +545,7 @@ fn names_that_look_like_patterns_are_names() {
         ("claude-code/s-3", "/srv/dunlin", 1),
     ];
     assert_eq!(sessions, of_sessions);
-    let models: BTreeSet<(&str, u64)> = data["chart"]["rows"]
-        .as_array()
-        .unwrap()
-        .iter()
+    let models: BTreeSet<(&str, u64)> = rows(&data["chart"])
         .map(|row| (row["model"].as_str().unwrap(), row["turns"].as_u64().unwrap()))
         .collect();
     assert_eq!(models, BTreeSet::from([("claude-opus-4-1", 1), ("claude-opus-4-7", 1), ("claude-opus*", 1)]));

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+
+use super::{burn_of, run};
 
 fn turn(message: &str, model: &str, output: &str) -> String {
     turn_at("2026-11-20T10:00:00.000Z", message, model, output)
@@ -19,17 +20,23 @@ fn burn(home: &Path, args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 fn burn_in(zone: &str, home: &Path, args: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .args(args)
-        .env("HOME", home)
-        .env("RELAYBURN_HOME", home)
-        .env("BURN_NOW", "2026-11-21T12:00:00Z")
-        .env("TZ", zone)
-        .env("LC_ALL", "C.UTF-8")
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    let mut burn = burn_of(home);
+    run(burn.args(args).env("BURN_NOW", "2026-11-21T12:00:00Z").env("TZ", zone).env("LC_ALL", "C.UTF-8"))
+}
+
+/// A home with this ledger.
+fn home_with(ledger: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("ledger.jsonl"), ledger).unwrap();
+    home
+}
+
+/// The JSON document of a command that must succeed.
+#[track_caller]
+fn document(home: &Path, args: &[&str]) -> serde_json::Value {
+    let (code, out, error) = burn(home, args);
+    assert_eq!(code, Some(0), "{error}");
+    serde_json::from_str(&out).unwrap()
 }
 
 #[test]
@@ -47,13 +54,12 @@ fn a_home_without_a_ledger_says_how_to_get_one() {
 
 #[test]
 fn text_csv_and_json_say_the_same() {
-    let home = tempfile::tempdir().unwrap();
     let lines = [
         turn("m1", "claude-opus-4-7", "200"),
         turn("m2", "my-gateway", "5"),
         turn("m3", "claude-opus-4-7", "-1"),
     ];
-    fs::write(home.path().join("ledger.jsonl"), lines.concat()).unwrap();
+    let home = home_with(&lines.concat());
     let (code, text, error) = burn(home.path(), &["usage", "--by", "model"]);
     assert_eq!((code, &*error), (Some(0), ""));
     let lines: Vec<&str> = text.lines().collect();
@@ -74,8 +80,7 @@ fn text_csv_and_json_say_the_same() {
          2026-11-20,2026-11-19T23:00:00.000Z,2026-11-20T23:00:00.000Z,claude-opus-4-7,2,2000,200,0,0,0,0,2200,0.015,0,1\n\
          2026-11-20,2026-11-19T23:00:00.000Z,2026-11-20T23:00:00.000Z,my-gateway,1,1000,5,0,0,0,0,1005,0,1005,0\n"
     );
-    let (_, json, _) = burn(home.path(), &["usage", "--limit", "1", "--by", "model", "--json"]);
-    let document: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let document = document(home.path(), &["usage", "--limit", "1", "--by", "model", "--json"]);
     assert_eq!(document["rows"][1]["other"], true);
     assert_eq!(document["other"], 1);
     assert_eq!(document["ledger"]["takenIn"], document["ledger"]["bytes"]);
@@ -87,8 +92,7 @@ fn text_csv_and_json_say_the_same() {
 
 #[test]
 fn what_cannot_be_counted_is_an_error() {
-    let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join("ledger.jsonl"), turn("m1", "dear", "1000000000000")).unwrap();
+    let home = home_with(&turn("m1", "dear", "1000000000000"));
     let prices = home.path().join("prices.json");
     let own = r#"{"format":1,"providers":[{"id":"me","match":{"is":"dear"},"models":[{"id":"dear","match":{"is":"dear"},"prices":[{"output":"999999999"}]}]}]}"#;
     fs::write(&prices, own).unwrap();
@@ -131,14 +135,13 @@ fn rows(document: &str) -> Vec<(String, u64, String)> {
 
 #[test]
 fn empty_periods_are_filled_with_zeros() {
-    let home = tempfile::tempdir().unwrap();
     // Berlin's clocks go back on 25 October and forward on 29 March.
     let lines = [
         turn_at("2026-10-24T22:30:00Z", "m1", "claude-opus-4-7", "200"),
         turn_at("2026-10-25T02:30:00Z", "m2", "claude-opus-4-7", "200"),
         turn_at("sometime", "m3", "claude-opus-4-7", "200"),
     ];
-    fs::write(home.path().join("ledger.jsonl"), lines.concat()).unwrap();
+    let home = home_with(&lines.concat());
     let filled = |args: &[&str]| {
         let (code, out, error) = burn(home.path(), &[&["usage", "--fill", "--json"], args].concat());
         assert_eq!(code, Some(0), "{error}");
@@ -227,14 +230,13 @@ fn the_block_under_way_says_what_is_left() {
 
 #[test]
 fn a_table_of_prices_says_what_it_would_change() {
-    let home = tempfile::tempdir().unwrap();
     let lines = [
         turn_at("2026-09-30T12:00:00Z", "m1", "claude-opus-4-7", "200"),
         turn_at("2026-10-01T12:00:00Z", "m2", "claude-opus-4-7", "200"),
         turn_at("2026-10-02T12:00:00Z", "m3", "my-gateway", "200"),
         turn_at("2026-10-03T12:00:00Z", "m4", "claude-haiku-4-5", "200"),
     ];
-    fs::write(home.path().join("ledger.jsonl"), lines.concat()).unwrap();
+    let home = home_with(&lines.concat());
     assert_eq!(burn(home.path(), &["usage"]).0, Some(0));
     let file = home.path().join("new.json");
     let own = r#"{"format":1,"providers":[
@@ -278,10 +280,9 @@ fn a_table_of_prices_says_what_it_would_change() {
 
 #[test]
 fn what_an_older_program_archived_is_no_count_and_no_wrong_number() {
-    let home = tempfile::tempdir().unwrap();
     let lines: Vec<String> =
         (1..=6).map(|number| turn(&format!("m{number}"), "claude-opus-4-7", "200")).collect();
-    fs::write(home.path().join("ledger.jsonl"), lines.concat()).unwrap();
+    let home = home_with(&lines.concat());
     assert_eq!(burn(home.path(), &["usage"]).0, Some(0));
     let archive = rusqlite::Connection::open(home.path().join("archive.sqlite")).unwrap();
     archive
@@ -323,11 +324,8 @@ fn turns_without_a_time_are_counted_whoever_archived_them() {
     let [ledger, archive, copy] =
         ["ledger.jsonl", "archive.sqlite", "copy"].map(|name| home.path().join(name));
     let left_out = |args: &[&str]| {
-        let args = [&["usage", "--since", "2026-11-20", "--json"], args].concat();
         // With an archive that lags, the answer is about what the archive has.
-        let (code, out, error) = burn(home.path(), &args);
-        assert_eq!(code, Some(0), "{error}");
-        let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let document = document(home.path(), &[&["usage", "--since", "2026-11-20", "--json"], args].concat());
         let undated = document["leftOut"]["undatedTurns"].as_u64().unwrap();
         (document["total"]["turns"].as_u64().unwrap(), undated)
     };
@@ -393,8 +391,7 @@ fn turns_without_a_time_are_counted_whoever_archived_them() {
 
 #[test]
 fn zones_times_and_tables_that_do_not_exist_are_refused_in_a_line() {
-    let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join("ledger.jsonl"), turn("m1", "claude-opus-4-7", "200")).unwrap();
+    let home = home_with(&turn("m1", "claude-opus-4-7", "200"));
     let folder = home.path().to_str().unwrap();
     for (args, code, said) in [
         (&["--tz", "Mars/Olympus"][..], 2, "Mars/Olympus"),
@@ -420,8 +417,7 @@ fn zones_times_and_tables_that_do_not_exist_are_refused_in_a_line() {
 
 #[test]
 fn a_variable_that_names_no_zone_is_ignored_with_a_warning() {
-    let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join("ledger.jsonl"), turn("m1", "claude-opus-4-7", "200")).unwrap();
+    let home = home_with(&turn("m1", "claude-opus-4-7", "200"));
     for command in [&["usage"][..], &["query", "turns"]] {
         let (code, _, error) = burn_in("Mars/Olympus", home.path(), command);
         assert_eq!(code, Some(0), "{error}");
@@ -460,9 +456,8 @@ fn a_build_before_an_answer_names_the_lines_that_it_leaves_out() {
 
 #[test]
 fn one_ledger_without_an_archive_is_refused_with_the_usage_of_its_command() {
-    let home = tempfile::tempdir().unwrap();
+    let home = home_with(&turn("m1", "claude-opus-4-7", "200"));
     let ledger = home.path().join("ledger.jsonl");
-    fs::write(&ledger, turn("m1", "claude-opus-4-7", "200")).unwrap();
     for words in [&["usage"][..], &["query", "turns"]] {
         let named = [words, &["--from", "ledger", "--ledger", ledger.to_str().unwrap()]].concat();
         let (code, _, error) = burn(home.path(), &named);
@@ -512,8 +507,7 @@ fn a_ledger_that_was_cut_or_changed_is_read_again() {
 
 #[test]
 fn the_title_of_a_dimension_obeys_nothing() {
-    let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join("ledger.jsonl"), turn("m1", "claude-opus-4-7", "200")).unwrap();
+    let home = home_with(&turn("m1", "claude-opus-4-7", "200"));
     let (code, text, _) = burn(home.path(), &["usage", "--by", "tag:a\u{1b}[31mb"]);
     assert_eq!(code, Some(0));
     assert!(text.contains("tag:a\u{FFFD}[31mb") && !text.contains('\u{1b}'), "{text:?}");
@@ -521,9 +515,8 @@ fn the_title_of_a_dimension_obeys_nothing() {
 
 #[test]
 fn a_ledger_that_is_gone_is_named_beside_the_answer_of_its_archive() {
-    let home = tempfile::tempdir().unwrap();
+    let home = home_with(&turn("m1", "claude-opus-4-7", "200"));
     let ledger = home.path().join("ledger.jsonl");
-    fs::write(&ledger, turn("m1", "claude-opus-4-7", "200")).unwrap();
     let (_, before, _) = burn(home.path(), &["usage", "--by", "model"]);
     fs::remove_file(&ledger).unwrap();
     for args in [&["usage", "--by", "model"][..], &["query", "turns"], &["report", "--out", "-"]] {
@@ -560,8 +553,7 @@ fn commands_that_begin_at_once_all_answer() {
 
 #[test]
 fn without_a_build_several_ledgers_need_an_archive() {
-    let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join("ledger.jsonl"), turn("m1", "claude-opus-4-7", "200")).unwrap();
+    let home = home_with(&turn("m1", "claude-opus-4-7", "200"));
     let (code, _, error) =
         burn(home.path(), &["usage", "--no-build", "--ledger", home.path().to_str().unwrap()]);
     assert_eq!(code, Some(2), "{error}");

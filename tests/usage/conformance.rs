@@ -8,9 +8,10 @@ use crate::common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use relayburn_ledger::scan::json::{Document, Kind, Value};
+
+use super::{burn_of, run};
 
 /// A JSON value whose numbers are decimals: `7.50e-1` and `0.75` are equal.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,16 +96,8 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-fn burn(home: &Path, now: &str, args: &[&str]) -> (Option<i32>, Vec<u8>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .args(args)
-        .env("HOME", home)
-        .env("RELAYBURN_HOME", home)
-        .env("BURN_NOW", now)
-        .env_remove("TZ")
-        .output()
-        .unwrap();
-    (output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+fn burn(home: &Path, now: &str, args: &[&str]) -> (Option<i32>, String, String) {
+    run(burn_of(home).args(args).env("BURN_NOW", now).env_remove("TZ"))
 }
 
 /// The first difference, with its path.
@@ -156,7 +149,7 @@ fn every_question_is_answered_as_the_reference_answers_it() {
                 } else if code != Some(0) {
                     Some(format!("exit {code:?}: {error}"))
                 } else {
-                    let Exact::Object(mut found) = Exact::parse(&stdout) else { panic!() };
+                    let Exact::Object(mut found) = Exact::parse(stdout.as_bytes()) else { panic!() };
                     assert!(found.remove("prices").is_some() && found.remove("ledger").is_some());
                     difference("", &Exact::Object(found), query.get("expect"))
                 };

@@ -2,32 +2,23 @@
 //!
 //! Cases are the lines of `fixtures/prices.jsonl`, and of `prices.jsonl` in the folder `BURN_GOLDEN`.
 
-use crate::common;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
+
+use super::{burn_of, run};
+use crate::common::{self, everything};
 
 /// Charges every case of a file. Returns the number of cases.
 fn check(file: &Path) -> usize {
     let cases = fs::read(file).unwrap();
     let nowhere = tempfile::tempdir().unwrap();
-    let mut burn = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .args(["dev", "price"])
-        .env("HOME", nowhere.path())
-        .env("RELAYBURN_HOME", nowhere.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = burn.stdin.take().unwrap();
-    let (text, output) = std::thread::scope(|scope| {
-        let text = cases.clone();
-        scope.spawn(move || stdin.write_all(&text).unwrap());
-        (String::from_utf8(cases).unwrap(), burn.wait_with_output().unwrap())
-    });
+    let mut burn = burn_of(nowhere.path());
+    burn.args(["dev", "price"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let text = String::from_utf8(cases).unwrap();
+    let output = everything::finish(burn.spawn().unwrap(), &text);
     assert!(output.status.success());
     let answers = String::from_utf8(output.stdout).unwrap();
     assert_eq!(answers.lines().count(), text.lines().count());
@@ -52,13 +43,7 @@ fn every_case_is_charged_as_the_package_charges_it() {
 #[test]
 fn prices_of_ones_own_come_first_and_damaged_ones_are_refused() {
     let home = tempfile::tempdir().unwrap();
-    let burn = |model: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
-        command.env("HOME", home.path()).env("RELAYBURN_HOME", home.path());
-        let output = command.args(["prices", model]).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (output.status.code(), text(output.stdout), text(output.stderr))
-    };
+    let burn = |model: &str| run(burn_of(home.path()).args(["prices", model]));
     assert_eq!(burn("my-gateway").0, Some(1));
     let (code, before, _) = burn("claude-opus-4-7");
     assert_eq!(code, Some(0));

@@ -160,20 +160,8 @@ fn question(random: &mut Random) -> Question {
         Some(Period::Block),
     ];
     let period = periods[random.below(7) as usize];
-    let all = [
-        "model",
-        "provider",
-        "project",
-        "source",
-        "session",
-        "subagent",
-        "activity",
-        "machine",
-        "tool",
-        "weekday",
-        "hour-of-day",
-        "tag:workflowId",
-    ];
+    let all = "model provider project source session subagent activity machine tool weekday hour-of-day tag:workflowId";
+    let all: Vec<&str> = all.split(' ').collect();
     let mut by: Vec<Dimension> = Vec::new();
     for _ in 0..random.below(4) {
         let dimension = Dimension::named(pick(random, &all)).unwrap();
