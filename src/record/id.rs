@@ -258,13 +258,7 @@ impl Term {
             JsonKind::String => {
                 Term { text: value.as_str().unwrap_or_default().into_owned().into_bytes(), number: None }
             }
-            JsonKind::Array => {
-                let items = value.items().map(|item| match item.is_null() {
-                    true => Vec::new(),
-                    false => Self::of(Some(item)).text,
-                });
-                Term { text: items.collect::<Vec<_>>().join(&b","[..]), number: None }
-            }
+            JsonKind::Array => Term { text: joined(value), number: None },
             JsonKind::Object => Term { text: b"[object Object]".to_vec(), number: None },
         }
     }
@@ -275,6 +269,28 @@ impl Term {
             _ => Term { text: [self.text, other.text].concat(), number: None },
         }
     }
+}
+
+/// The items of an array between commas, as JavaScript joins them: null is nothing, and an array stands for its items. Arrays may be
+/// nested to any depth.
+fn joined(array: Value<'_>) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut open = vec![(array.items(), true)];
+    while let Some((items, is_first)) = open.last_mut() {
+        let Some(item) = items.next() else {
+            open.pop();
+            continue;
+        };
+        if !std::mem::take(is_first) {
+            text.push(b',');
+        }
+        match item.kind() {
+            JsonKind::Null => {}
+            JsonKind::Array => open.push((item.items(), true)),
+            _ => text.extend(Term::of(Some(item)).text),
+        }
+    }
+    text
 }
 
 /// The first four UTF-16 code units of `text`; half a surrogate pair becomes U+FFFD.
@@ -295,4 +311,26 @@ fn first_four_units(text: &str) -> String {
         }
     }
     cut
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::scan::json::Document;
+
+    #[test]
+    fn arrays_in_the_place_of_counts_are_joined_as_javascript_joins_them_at_any_depth() {
+        let deep = format!("{}7{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        for (array, text) in [
+            ("[]", ""),
+            ("[[],[]]", ","),
+            (r#"[1,[2,null,[]],[[3]],"a",{},true]"#, "1,2,,,3,a,[object Object],true"),
+            (&deep, "7"),
+        ] {
+            let mut document = Document::default();
+            let value = document.parse(array.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(Term::of(Some(value)).text).unwrap(), text);
+        }
+    }
 }
