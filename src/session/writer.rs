@@ -464,11 +464,13 @@ pub(super) struct Mark {
     pub(super) index_bytes: u64,
 }
 
-/// Cuts a file back to its old length. A missing or shorter file stays as it is.
+/// Cuts a file back to its old length, durably: what comes next may be durable before the cut is. A missing or shorter file stays
+/// as it is.
 fn cut_back(path: &Path, len_bytes: u64) -> Result<(), SessionError> {
     let Some(file) = disk::if_there(disk::File::open_rw(path))? else { return Ok(()) };
     if file.len_bytes()? > len_bytes {
         file.set_len(len_bytes)?;
+        file.sync_data()?;
     }
     Ok(())
 }

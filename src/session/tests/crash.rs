@@ -122,6 +122,39 @@ fn a_group_into_an_empty_store_survives_a_power_cut_at_any_point() {
     check_images(&harness, &acknowledged, &options, &all);
 }
 
+/// What a failed group wrote and synced must not come back under or behind what is written in its place.
+#[test]
+fn what_follows_a_failed_group_survives_a_power_cut_at_any_point() {
+    for before in [0, 1] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(2500);
+        let harness = Harness::recording(directory.path());
+        let old = &names(1)[..before];
+        let with =
+            |more: &[&str]| [old, &more.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>()].concat();
+        let (group, after) = (with(&["g0", "g1", "g2", "g3", "g4"]), with(&["after"]));
+        let mut done = usize::MAX;
+        harness.run(|| {
+            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+            old.iter().for_each(|id| drop(store.append_entry(&entry(id, None, 900)).unwrap()));
+            let mut entries: Vec<_> = group[before..].iter().map(|id| entry(id, None, 900)).collect();
+            entries.push(entry("bad", Some("ghost"), 1));
+            store.append_entries(&entries).unwrap_err();
+            store.append_entry(&entry("after", None, 800)).unwrap();
+            done = harness.events();
+        });
+        harness.each_image(|image| {
+            let (ids, _) = recover(&image.path().join("s"), &options, image);
+            if image.after_events() >= done {
+                assert_eq!(ids, after, "{image}");
+            } else {
+                assert!(group.starts_with(&ids) || ids == after, "{image}: {ids:?}");
+            }
+        });
+    }
+}
+
 /// Six entries of which each but the last names the next as its parent.
 fn backwards(all: &[String]) -> Vec<NewEntry<'static>> {
     all.iter().enumerate().map(|(at, id)| entry(id, all.get(at + 1).map(String::as_str), 700)).collect()
