@@ -317,17 +317,17 @@ impl OpenSegment {
         let before = self.landmarks.partition_point(|known| *known <= offset);
         let mut at = self.landmarks[before.saturating_sub(1)];
         loop {
-            let next = skips.advance(at);
+            let start = skips.advance(at);
             // The offset is in no skip, so a skip that starts before it ends there or before it.
-            if next >= offset {
+            if start >= offset {
                 return Ok(RecordWalk::Reached);
             }
-            let next = match self.record_at(next, skips, checked_record)? {
-                Ok(len_bytes) => next + len_bytes as u64,
-                Err(flaw) => return Ok(RecordWalk::Stopped { at: next, flaw }),
+            let next = match self.record_at(start, skips, checked_record)? {
+                Ok(len_bytes) => start + len_bytes as u64,
+                Err(flaw) => return Ok(RecordWalk::Stopped { at: start, flaw }),
             };
             if next > offset {
-                return Ok(RecordWalk::Inside { start: at });
+                return Ok(RecordWalk::Inside { start });
             }
             at = next;
             self.landmark(at);

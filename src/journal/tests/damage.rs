@@ -543,6 +543,20 @@ fn a_reader_names_damage_instead_of_stepping_over_it() {
 }
 
 #[test]
+fn an_offset_inside_a_record_behind_a_skipped_range_is_told_where_the_record_starts() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 3, 1 << 20);
+    let path = segments(original.path()).remove(0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[32 + 45] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    recover(original.path(), OnCorruption::SetAside).unwrap();
+    let second = *records.keys().nth(1).unwrap();
+    let refused = JournalReader::open(original.path()).unwrap().read(second + 1).map(drop).unwrap_err();
+    assert!(matches!(refused, JournalError::NotARecord { start, .. } if start == second), "{refused}");
+}
+
+#[test]
 fn one_file_is_recovered_by_itself() {
     let original = tempfile::tempdir().unwrap();
     filled(original.path(), 20, SEGMENT_BYTES);
