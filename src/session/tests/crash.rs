@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{entry, files, options};
+use super::{entry, files, fill, names, open, options, place};
 use crate::disk::faults::{Harness, Image, Survival, each_failure};
 use crate::session::{
     Loss, MigrationEvent, NewEntry, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2,
@@ -60,20 +60,15 @@ fn check_images(
     assert!(images > 50, "{images}");
 }
 
-fn names(count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("e{number}")).collect()
-}
-
 #[test]
 fn appends_and_rotations_survive_a_power_cut_at_any_point() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = options(2500);
     let all = names(7);
     let harness = Harness::recording(directory.path());
     let mut acknowledged = AcknowledgedEntries(Vec::new());
     harness.run(|| {
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         let mut parent: Option<&str> = None;
         for (done, id) in all.iter().enumerate() {
             store.append_entry(&entry(id, parent, 900)).unwrap();
@@ -86,14 +81,13 @@ fn appends_and_rotations_survive_a_power_cut_at_any_point() {
 
 #[test]
 fn groups_survive_a_power_cut_at_any_point() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = SessionOptions { durability: Durability::Os, ..options(4000) };
     let all = names(9);
     let harness = Harness::recording(directory.path());
     let mut acknowledged = AcknowledgedEntries(Vec::new());
     harness.run(|| {
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         for (done, id) in all.iter().enumerate() {
             store.append_entry(&entry(id, None, 700)).unwrap();
             if done % 3 == 2 {
@@ -107,14 +101,13 @@ fn groups_survive_a_power_cut_at_any_point() {
 
 #[test]
 fn a_group_into_an_empty_store_survives_a_power_cut_at_any_point() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = options(3000);
     let all = names(6);
     let harness = Harness::recording(directory.path());
     let mut acknowledged = AcknowledgedEntries(Vec::new());
     harness.run(|| {
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         let entries: Vec<NewEntry<'_>> = all.iter().map(|id| entry(id, None, 800)).collect();
         store.append_entries(&entries).unwrap();
         acknowledged.0.push((harness.events(), all.len()));
@@ -126,8 +119,7 @@ fn a_group_into_an_empty_store_survives_a_power_cut_at_any_point() {
 #[test]
 fn what_follows_a_failed_group_survives_a_power_cut_at_any_point() {
     for before in [0, 1] {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (directory, root) = place();
         let options = options(2500);
         let harness = Harness::recording(directory.path());
         let old = &names(1)[..before];
@@ -136,8 +128,8 @@ fn what_follows_a_failed_group_survives_a_power_cut_at_any_point() {
         let (group, after) = (with(&["g0", "g1", "g2", "g3", "g4"]), with(&["after"]));
         let mut done = usize::MAX;
         harness.run(|| {
-            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
-            old.iter().for_each(|id| drop(store.append_entry(&entry(id, None, 900)).unwrap()));
+            let mut store = open(&root, &options);
+            fill(&mut store, old, 900);
             let mut entries: Vec<_> = group[before..].iter().map(|id| entry(id, None, 900)).collect();
             entries.push(entry("bad", Some("ghost"), 1));
             store.append_entries(&entries).unwrap_err();
@@ -163,18 +155,13 @@ fn backwards(all: &[String]) -> Vec<NewEntry<'static>> {
 #[test]
 fn an_import_is_there_wholly_or_not_at_all_after_a_power_cut() {
     for before in [0, 2] {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (directory, root) = place();
         let options = options(2500);
-        {
-            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
-            (0..before)
-                .for_each(|at| drop(store.append_entry(&entry(&format!("old{at}"), None, 300)).unwrap()));
-        }
+        fill(&mut open(&root, &options), &["old0", "old1"][..before], 300);
         let harness = Harness::recording(directory.path());
         let mut done = usize::MAX;
         harness.run(|| {
-            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+            let mut store = open(&root, &options);
             store.import(&backwards(&names(6))).unwrap();
             done = harness.events();
         });
@@ -198,16 +185,9 @@ fn an_import_is_there_wholly_or_not_at_all_after_a_power_cut() {
 #[test]
 fn a_failing_import_is_there_wholly_or_not_at_all() {
     each_failure(|harness| {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (_directory, root) = place();
         let options = options(2000);
-        drop(
-            SessionStoreV2::create(&root, &options)
-                .unwrap()
-                .0
-                .append_entry(&entry("old", None, 700))
-                .unwrap(),
-        );
+        fill(&mut open(&root, &options), &["old"], 700);
         let grouped = SessionOptions { durability: Durability::Os, ..options.clone() };
         let told = harness.run(|| {
             let (mut store, _) = SessionStoreV2::create(&root, &grouped).ok()?;
@@ -229,11 +209,7 @@ fn a_failing_import_is_there_wholly_or_not_at_all() {
 
 /// A store of four entries in two segments, with one more frame and half a frame behind the index.
 fn leave_a_tail(root: &Path, options: &SessionOptions) {
-    let (mut store, _) = SessionStoreV2::create(root, options).unwrap();
-    for id in ["e0", "e1", "e2", "e3"] {
-        store.append_entry(&entry(id, None, 600)).unwrap();
-    }
-    drop(store);
+    fill(&mut open(root, options), &names(4), 600);
     let index = root.join("index/offsets.jsonl");
     let rows = std::fs::read_to_string(&index).unwrap();
     std::fs::write(&index, rows.lines().take(3).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
@@ -246,8 +222,7 @@ fn leave_a_tail(root: &Path, options: &SessionOptions) {
 #[test]
 fn recovery_itself_survives_a_power_cut_at_any_point() {
     for lose_index in [false, true] {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (directory, root) = place();
         let options = options(2000);
         leave_a_tail(&root, &options);
         if lose_index {
@@ -261,15 +236,9 @@ fn recovery_itself_survives_a_power_cut_at_any_point() {
 
 #[test]
 fn a_cut_with_later_segments_survives_a_power_cut_at_any_point() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = SessionOptions { loss: Loss::Accept, ..options(1500) };
-    {
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
-        for id in names(7) {
-            store.append_entry(&entry(&id, None, 400)).unwrap();
-        }
-    }
+    fill(&mut open(&root, &options), &names(7), 400);
     let segment = root.join("segments/0000000000000002.seg");
     let text = std::fs::read_to_string(&segment).unwrap();
     let altered = text.replacen("\"frameSeq\":1", "\"frameSeq\":8", 1);
@@ -278,7 +247,7 @@ fn a_cut_with_later_segments_survives_a_power_cut_at_any_point() {
     let kept = text.lines().count();
     let harness = Harness::recording(directory.path());
     harness.run(|| drop(SessionStoreV2::create(&root, &options).unwrap()));
-    let left = SessionStoreV2::create(&root, &options).unwrap().0.row_count();
+    let left = open(&root, &options).row_count();
     assert!(kept >= 1 && left < 7 - kept);
     harness.each_image(|image| {
         let (ids, _) = recover(&image.path().join("s"), &options, image);
@@ -288,18 +257,17 @@ fn a_cut_with_later_segments_survives_a_power_cut_at_any_point() {
 
 #[test]
 fn checkpoints_and_manifests_are_whole_or_absent_after_a_power_cut() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = options(2000);
     {
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         store.append_entry(&entry("e0", None, 10)).unwrap();
         store.write_manifest("talk", "native_v2").unwrap();
     }
     let harness = Harness::recording(directory.path());
     let mut done = (usize::MAX, usize::MAX);
     harness.run(|| {
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         store.append_entry(&entry("e1", Some("e0"), 700)).unwrap();
         store.create_checkpoint(1, "manual").unwrap();
         done.0 = harness.events();
@@ -325,7 +293,7 @@ fn checkpoints_and_manifests_are_whole_or_absent_after_a_power_cut() {
 
 /// Seven entries over several segments; checkpoint 1 at the third, 2 at the last; a manifest.
 fn with_checkpoints(root: &Path, options: &SessionOptions) {
-    let (mut store, _) = SessionStoreV2::create(root, options).unwrap();
+    let mut store = open(root, options);
     for (number, id) in names(7).iter().enumerate() {
         store.append_entry(&entry(id, None, 400)).unwrap();
         if number == 2 {
@@ -338,14 +306,13 @@ fn with_checkpoints(root: &Path, options: &SessionOptions) {
 
 #[test]
 fn a_rollback_happens_wholly_or_not_at_all() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = options(1500);
     with_checkpoints(&root, &options);
     let harness = Harness::recording(directory.path());
     let mut done = usize::MAX;
     harness.run(|| {
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         store.rollback_to_checkpoint(1, "m", "c").unwrap();
         done = harness.events();
     });
@@ -376,8 +343,7 @@ fn a_rollback_happens_wholly_or_not_at_all() {
 #[test]
 fn a_failing_append_leaves_store_and_handle_as_they_were() {
     each_failure(|harness| {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (_directory, root) = place();
         let options = options(2500);
         let mut acknowledged = Vec::new();
         harness.run(|| {
@@ -403,9 +369,8 @@ fn a_failing_append_leaves_store_and_handle_as_they_were() {
 
 #[test]
 fn a_handle_goes_on_after_a_full_disk_was_cleared() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
-    let (mut store, _) = SessionStoreV2::create(&root, &options(2500)).unwrap();
+    let (_directory, root) = place();
+    let mut store = open(&root, &options(2500));
     store.append_entry(&entry("e0", None, 700)).unwrap();
     for fail_at in 0..2 {
         let harness = Harness::failing(crate::disk::faults::Fault::PartialWrite, fail_at);
@@ -422,13 +387,9 @@ fn a_handle_goes_on_after_a_full_disk_was_cleared() {
 #[test]
 fn a_failing_group_is_not_there_at_all() {
     each_failure(|harness| {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (_directory, root) = place();
         let options = options(2000);
-        {
-            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
-            store.append_entry(&entry("old", None, 700)).unwrap();
-        }
+        fill(&mut open(&root, &options), &["old"], 700);
         let outcome = harness.run(|| {
             let (mut store, _) = SessionStoreV2::create(&root, &options)?;
             let entries: Vec<NewEntry<'static>> =
@@ -446,8 +407,7 @@ fn a_failing_group_is_not_there_at_all() {
 #[test]
 fn a_failing_rollback_is_completed_by_the_next_handle_or_never_happened() {
     each_failure(|harness| {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (_directory, root) = place();
         let options = options(1500);
         with_checkpoints(&root, &options);
         let mut acknowledged = false;
@@ -478,8 +438,7 @@ fn a_failing_rollback_is_completed_by_the_next_handle_or_never_happened() {
 #[test]
 fn a_failing_recovery_leaves_what_the_next_one_recovers() {
     each_failure(|harness| {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (_directory, root) = place();
         let options = options(2000);
         leave_a_tail(&root, &options);
         let _ = harness.run(|| SessionStoreV2::create(&root, &options).map(drop));
@@ -491,10 +450,9 @@ fn a_failing_recovery_leaves_what_the_next_one_recovers() {
 #[test]
 fn a_failing_refresh_gives_no_row_twice() {
     each_failure(|harness| {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (_directory, root) = place();
         let options = options(1 << 20);
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         store.append_entry(&entry("e0", None, 10)).unwrap();
         let mut reader = SessionStoreV2::open_for_inspection(&root, &options).unwrap();
         reader.view().unwrap();
@@ -527,15 +485,14 @@ fn check_rows_lead_to_frames(root: &Path, options: &SessionOptions, told: &dyn s
 #[test]
 fn what_recovery_takes_in_from_a_killed_writer_is_durable_before_it_is_a_row() {
     for lose_index in [false, true] {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (directory, root) = place();
         let options = SessionOptions { durability: Durability::Os, ..options(2000) };
         let all = names(6);
         let harness = Harness::recording(directory.path());
         let (mut acknowledged, mut certified) = (AcknowledgedEntries(Vec::new()), usize::MAX);
         harness.run(|| {
-            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
-            all.iter().for_each(|id| drop(store.append_entry(&entry(id, None, 600)).unwrap()));
+            let mut store = open(&root, &options);
+            fill(&mut store, &all, 600);
             kill(store);
             if lose_index {
                 crate::disk::remove_file(&root.join("index/offsets.jsonl")).unwrap();
@@ -572,14 +529,13 @@ fn what_recovery_takes_in_from_a_killed_writer_is_durable_before_it_is_a_row() {
 
 #[test]
 fn an_index_row_that_a_killed_writer_did_not_sync_is_durable_before_a_checkpoint_names_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = options(1 << 20);
-    drop(SessionStoreV2::create(&root, &options).unwrap().0.append_entry(&entry("e0", None, 10)).unwrap());
+    fill(&mut open(&root, &options), &["e0"], 10);
     let harness = Harness::recording(directory.path());
     harness.run(|| {
         let index = root.join("index/offsets.jsonl");
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         store.append_entry(&entry("e1", None, 10)).unwrap();
         drop(store);
         // The row once more, this time without its sync.
@@ -609,18 +565,17 @@ fn an_index_row_that_a_killed_writer_did_not_sync_is_durable_before_a_checkpoint
 
 #[test]
 fn an_empty_segment_of_a_killed_writer_gets_a_durable_name() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = options(1000);
     let all = names(2);
     let harness = Harness::recording(directory.path());
     let mut acknowledged = AcknowledgedEntries(Vec::new());
     harness.run(|| {
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         store.append_entry(&entry(&all[0], None, 700)).unwrap();
         drop(store);
         drop(crate::disk::File::create_new(&root.join("segments/0000000000000002.seg")).unwrap());
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         assert_eq!(store.append_entry(&entry(&all[1], None, 700)).unwrap().segment_seq, 2);
         acknowledged.0.push((harness.events(), 2));
     });
@@ -630,11 +585,10 @@ fn an_empty_segment_of_a_killed_writer_gets_a_durable_name() {
 /// The first append may create the migration ledger and fail before it syncs the name.
 #[test]
 fn a_migration_event_is_durable_in_a_ledger_whose_name_nobody_synced() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let harness = Harness::recording(directory.path());
     harness.run(|| {
-        let (mut store, _) = SessionStoreV2::create(&root, &options(1000)).unwrap();
+        let mut store = open(&root, &options(1000));
         drop(crate::disk::File::create_new(&root.join("migrations/ledger.jsonl")).unwrap());
         store.append_migration_event(MigrationEvent::default()).unwrap();
     });
@@ -647,12 +601,11 @@ fn a_migration_event_is_durable_in_a_ledger_whose_name_nobody_synced() {
 /// A canary: an append that does not sync must be caught by the images.
 #[test]
 fn the_images_catch_rows_that_are_not_durable() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = SessionOptions { durability: Durability::Os, ..options(1 << 20) };
     let harness = Harness::recording(directory.path());
     harness.run(|| {
-        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        let mut store = open(&root, &options);
         store.append_entry(&entry("e0", None, 10)).unwrap();
         store.append_entry(&entry("e1", None, 10)).unwrap();
         std::mem::forget(store);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{entry, files, options};
+use super::{entry, files, fill, names, open, options};
 use crate::session::{
     EntryPayload, ImportLine, MigrationEvent, NewEntry, OffsetIndexEntry, SegmentFrame, SessionErrorClass,
     SessionOptions, SessionProblem, SessionStoreV2, Verify, check, export_line, frame_to_session_entry,
@@ -39,14 +39,14 @@ fn an_empty_store_has_its_directories_and_no_index() {
     assert_eq!(view.chain_hash().unwrap(), "0".repeat(64));
     assert!(!has_v2_sidecar(&session));
     drop(store);
-    SessionStoreV2::create(&root, &options(1000)).unwrap().0.append_entry(&entry("a", None, 1)).unwrap();
+    open(&root, &options(1000)).append_entry(&entry("a", None, 1)).unwrap();
     assert!(has_v2_sidecar(&session));
 }
 
 #[test]
 fn lines_are_byte_for_byte_what_the_format_says() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+    let mut store = open(directory.path(), &options(1000));
     store.append_entry(&entry("r", None, 0)).unwrap();
     store
         .append_entry(&NewEntry {
@@ -99,7 +99,7 @@ fn segments_rotate_where_the_format_says() {
         measure(&mut store, "a0", 100).byte_length
     };
     let root = directory.path().join("store");
-    let (mut store, _) = SessionStoreV2::create(&root, &options(2 * line_bytes)).unwrap();
+    let mut store = open(&root, &options(2 * line_bytes));
     let places: Vec<(u64, u64, u64)> = [("a0", 100), ("a1", 100), ("a2", 100), ("big", 5000), ("a3", 100)]
         .into_iter()
         .map(|(id, len)| measure(&mut store, id, len))
@@ -111,14 +111,14 @@ fn segments_rotate_where_the_format_says() {
         "filled exactly: no rotation"
     );
     drop(store);
-    let (mut store, _) = SessionStoreV2::create(&root, &options(2 * line_bytes)).unwrap();
+    let mut store = open(&root, &options(2 * line_bytes));
     assert_eq!(measure(&mut store, "a4", 100).segment_seq, 4, "the segment's length is known after opening");
 }
 
 #[test]
 fn what_would_not_open_again_is_refused_before_it_is_written() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+    let mut store = open(directory.path(), &options(1000));
     store.append_entry(&entry("a", None, 1)).unwrap();
     let before = files(directory.path());
     assert_eq!(class(store.append_entry(&entry("a", None, 1))), SessionErrorClass::DuplicateEntryId);
@@ -157,7 +157,7 @@ fn what_would_not_open_again_is_refused_before_it_is_written() {
 #[test]
 fn one_writer_at_a_time_and_readers_beside_it() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+    let mut store = open(directory.path(), &options(1000));
     assert_eq!(class(SessionStoreV2::create(directory.path(), &options(1000))), SessionErrorClass::Locked);
     let mut reader = SessionStoreV2::open_for_inspection(directory.path(), &options(1000)).unwrap();
     for number in 0..20 {
@@ -182,7 +182,7 @@ fn one_writer_at_a_time_and_readers_beside_it() {
 #[test]
 fn a_writer_notices_another_that_takes_no_lock() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(10_000)).unwrap();
+    let mut store = open(directory.path(), &options(10_000));
     store.append_entry(&entry("a", None, 1)).unwrap();
     let segment = directory.path().join("segments/0000000000000001.seg");
     let mut foreign = fs::read(&segment).unwrap();
@@ -197,12 +197,7 @@ fn a_writer_notices_another_that_takes_no_lock() {
 fn frames_in_front_of_the_last_row_come_back_and_foreign_bytes_there_stay() {
     let directory = tempfile::tempdir().unwrap();
     let options = options(900);
-    {
-        let (mut store, _) = SessionStoreV2::create(directory.path(), &options).unwrap();
-        for number in 0..8 {
-            store.append_entry(&entry(&format!("e{number}"), None, 60)).unwrap();
-        }
-    }
+    fill(&mut open(directory.path(), &options), &names(8), 60);
     let index = directory.path().join("index/offsets.jsonl");
     let whole = fs::read_to_string(&index).unwrap();
     let without: String = whole
@@ -237,12 +232,7 @@ fn frames_in_front_of_the_last_row_come_back_and_foreign_bytes_there_stay() {
 fn damage_in_an_unindexed_tail_is_refused_with_its_place_when_good_frames_follow() {
     let directory = tempfile::tempdir().unwrap();
     let options = options(1 << 20);
-    {
-        let (mut store, _) = SessionStoreV2::create(directory.path(), &options).unwrap();
-        for number in 0..5 {
-            store.append_entry(&entry(&format!("e{number}"), None, 60)).unwrap();
-        }
-    }
+    fill(&mut open(directory.path(), &options), &names(5), 60);
     let index = directory.path().join("index/offsets.jsonl");
     let rows = fs::read_to_string(&index).unwrap();
     fs::write(&index, rows.split_inclusive('\n').take(2).collect::<String>()).unwrap();
@@ -281,10 +271,7 @@ fn other_names_links_and_newer_files_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let options = options(1000);
     let root = directory.path();
-    {
-        let (mut store, _) = SessionStoreV2::create(root, &options).unwrap();
-        store.append_entry(&entry("a", None, 1)).unwrap();
-    }
+    fill(&mut open(root, &options), &["a"], 1);
     for name in [
         "segments/1.seg",
         "segments/0000000000000002.seg.bak",
@@ -313,7 +300,7 @@ fn other_names_links_and_newer_files_are_left_alone() {
 #[test]
 fn a_torn_ledger_is_not_appended_to_until_it_is_repaired() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+    let mut store = open(directory.path(), &options(1000));
     store.append_entry(&entry("a", None, 1)).unwrap();
     store.create_checkpoint(1, "").unwrap();
     assert_eq!(class(store.rollback_to_checkpoint(9, "m", "c")), SessionErrorClass::CheckpointNotFound);
@@ -346,11 +333,9 @@ fn a_torn_ledger_is_not_appended_to_until_it_is_repaired() {
 #[test]
 fn checkpoints_keep_their_rules_and_failed_rollbacks_their_event() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(600)).unwrap();
+    let mut store = open(directory.path(), &options(600));
     assert_eq!(class(store.create_checkpoint(1, "")), SessionErrorClass::InvalidArgument, "an empty store");
-    for id in ["a", "b", "c"] {
-        store.append_entry(&entry(id, None, 100)).unwrap();
-    }
+    fill(&mut store, &["a", "b", "c"], 100);
     assert_eq!(class(store.create_checkpoint(0, "")), SessionErrorClass::InvalidArgument);
     assert_eq!(class(store.create_checkpoint(1, &"x".repeat(70_000))), SessionErrorClass::InvalidArgument);
     store.create_checkpoint(5, "manual").unwrap();
@@ -404,7 +389,7 @@ fn checkpoints_keep_their_rules_and_failed_rollbacks_their_event() {
 #[test]
 fn going_back_to_an_empty_store_leaves_an_empty_index_and_no_segments() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(600)).unwrap();
+    let mut store = open(directory.path(), &options(600));
     store.append_entry(&entry("a", None, 100)).unwrap();
     let checkpoint = json!({
         "schema": "pi.session_store_v2.checkpoint.v1", "checkpointSeq": 1, "at": "2026-11-21T00:09:09.762Z",
@@ -422,7 +407,7 @@ fn going_back_to_an_empty_store_leaves_an_empty_index_and_no_segments() {
 #[test]
 fn plain_lines_come_back_as_the_same_entries() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path().join("a"), &options(600)).unwrap();
+    let mut store = open(&directory.path().join("a"), &options(600));
     let lines = [
         r#"{"type":"message","id":"m2","parentId":"m1","message":{"role":"user","n":1.50}}"#,
         r#"{"type":"session_info","id":"m1","parentId":null,"name":"\u00e9"}"#,
@@ -474,7 +459,7 @@ fn a_payload_is_a_session_entry_only_if_it_says_what_its_frame_says() {
     ];
     for (at, (payload, is_entry)) in payloads.into_iter().enumerate() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+        let mut store = open(directory.path(), &options(1000));
         store.append_entry(&entry("a", None, 1)).unwrap();
         let new = NewEntry { payload: EntryPayload::verbatim(payload).unwrap(), ..entry("b", Some("a"), 1) };
         store.append_entry(&new).unwrap();
@@ -491,10 +476,8 @@ fn a_payload_is_a_session_entry_only_if_it_says_what_its_frame_says() {
 #[test]
 fn a_segment_is_read_without_the_index() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
-    for number in 0..5 {
-        store.append_entry(&entry(&format!("e{number}"), None, 200)).unwrap();
-    }
+    let mut store = open(directory.path(), &options(1000));
+    fill(&mut store, &names(5), 200);
     let last = store.head().unwrap().segment_seq;
     assert!(last > 1);
     std::fs::remove_file(directory.path().join("index/offsets.jsonl")).unwrap();
@@ -521,10 +504,8 @@ fn a_segment_is_read_without_the_index() {
 fn a_check_tells_damage_from_lines_without_rows_and_from_unfinished_writes() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
-    let (mut store, _) = SessionStoreV2::create(root, &options(1 << 20)).unwrap();
-    for id in ["a", "b", "c"] {
-        store.append_entry(&entry(id, None, 10)).unwrap();
-    }
+    let mut store = open(root, &options(1 << 20));
+    fill(&mut store, &["a", "b", "c"], 10);
     let chain_hash = store.chain_hash().unwrap();
     let segment = store.segment_file_path(1);
     drop(store);
@@ -566,7 +547,7 @@ fn batched_entries_become_durable_by_their_number_and_by_their_age() {
         let directory = tempfile::tempdir().unwrap();
         let durability = Durability::Batched { max_records, max_delay };
         let options = SessionOptions { durability, ..options(1 << 20) };
-        let (mut store, _) = SessionStoreV2::create(directory.path(), &options).unwrap();
+        let mut store = open(directory.path(), &options);
         // The first entry of a store is always durable at once.
         let append = |id: &&str| {
             store.append_entry(&entry(id, None, 10)).unwrap();

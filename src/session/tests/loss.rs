@@ -4,14 +4,14 @@
 use std::fs;
 use std::path::Path;
 
-use super::{entry, files, options};
+use super::{entry, files, open, options, place};
 use crate::disk::faults::{Fault, Harness};
 use crate::session::{Loss, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2};
 use crate::store::Durability;
 
 /// Entries `e1` to `e<count>`.
 fn store_of(root: &Path, options: &SessionOptions, count: usize) {
-    let (mut store, _) = SessionStoreV2::create(root, options).unwrap();
+    let mut store = open(root, options);
     let entries: Vec<_> = (1..=count).map(|number| entry(&format!("e{number}"), None, 60)).collect();
     store.append_entries(&entries).unwrap();
 }
@@ -159,8 +159,7 @@ fn an_altered_schema_is_damage_where_the_index_knows_better() {
 fn a_recovery_that_fails_leaves_no_half_row_to_readers() {
     let mut failed = 0;
     for fail_at in 0.. {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("s");
+        let (_directory, root) = place();
         store_of(&root, &options(1 << 20), 4);
         let index = root.join("index/offsets.jsonl");
         let rows = fs::read_to_string(&index).unwrap();
@@ -182,8 +181,7 @@ fn a_recovery_that_fails_leaves_no_half_row_to_readers() {
 /// "This id is taken" must not be forgotten by a power cut: its writer was killed before it synced anything.
 #[test]
 fn what_a_killed_writer_did_not_sync_is_durable_before_it_is_answered_from() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("s");
+    let (directory, root) = place();
     let options = SessionOptions { durability: Durability::Os, ..options(1 << 20) };
     store_of(&root, &options, 1);
     let scratch = tempfile::tempdir().unwrap();
@@ -221,7 +219,7 @@ fn what_a_killed_writer_did_not_sync_is_durable_before_it_is_answered_from() {
 #[test]
 fn a_path_is_read_an_entry_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(900)).unwrap();
+    let mut store = open(directory.path(), &options(900));
     for (id, parent) in [("a", None), ("b", Some("a")), ("c", None), ("d", Some("b"))] {
         store.append_entry(&entry(id, parent, 60)).unwrap();
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{EntryPayload, NewEntry, SessionOptions};
+use super::{EntryPayload, NewEntry, SessionOptions, SessionStoreV2};
 
 #[cfg(unix)]
 mod crash;
@@ -46,6 +46,28 @@ fn entry(id: &str, parent_id: Option<&str>, len_bytes: usize) -> NewEntry<'stati
 
 fn options(max_segment_bytes: u64) -> SessionOptions {
     SessionOptions { max_segment_bytes, ..SessionOptions::default() }
+}
+
+/// A directory, and the path of a store in it.
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    (directory, root)
+}
+
+/// Opens a store for a caller that does not need the report.
+fn open(root: &Path, options: &SessionOptions) -> SessionStoreV2 {
+    SessionStoreV2::create(root, options).unwrap().0
+}
+
+/// Appends entries without parents.
+fn fill(store: &mut SessionStoreV2, ids: &[impl AsRef<str>], len_bytes: usize) {
+    ids.iter().for_each(|id| drop(store.append_entry(&entry(id.as_ref(), None, len_bytes)).unwrap()));
+}
+
+/// The ids `e0`, `e1` and so on.
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("e{number}")).collect()
 }
 
 /// Every file below `root` with its content.
