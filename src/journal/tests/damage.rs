@@ -24,13 +24,9 @@ fn damaged(
         }
         Err(other) => panic!("{other}"),
     };
-    if lost.is_empty() {
-        assert_eq!(read_all(directory), *records);
-    } else {
-        let mut left = records.clone();
-        left.retain(|offset, _| !lost.contains(offset));
-        assert_eq!(read_all(directory), left);
-    }
+    let mut left = records.clone();
+    left.retain(|offset, _| !lost.contains(offset));
+    assert_eq!(read_all(directory), left);
     let journal = open_with(directory, small_segments(SEGMENT_BYTES)).unwrap();
     let offset = journal.append(b"after").unwrap();
     assert!(offset >= end || lost.contains(&offset), "offset {offset} was given out before");
@@ -42,8 +38,7 @@ fn damaged(
 
 #[test]
 fn a_torn_write_is_cut_at_every_byte_of_the_last_record() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 7, SEGMENT_BYTES);
+    let (original, records) = journal_of(7, SEGMENT_BYTES);
     let files = snapshot(original.path());
     let last_segment = segments(original.path()).pop().unwrap();
     let (last, last_payload) = records.last_key_value().unwrap();
@@ -83,14 +78,13 @@ fn a_torn_write_is_cut_at_every_byte_of_the_last_record() {
 
 #[test]
 fn every_flipped_byte_is_found_and_costs_one_record_at_most() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, records) = journal_of(9, SEGMENT_BYTES);
     let files = snapshot(original.path());
     let paths = segments(original.path());
     assert!(paths.len() >= 3);
     let (last, _) = records.last_key_value().unwrap();
     for path in &paths {
-        let base = u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+        let base = base_of(path);
         for at in 0..files[path].len() {
             let copy = copy_of(&files, original.path());
             let damaged_path = copy.path().join(path.file_name().unwrap());
@@ -126,15 +120,12 @@ fn every_flipped_byte_is_found_and_costs_one_record_at_most() {
 
 #[test]
 fn a_lost_segment_is_named_wherever_it_was() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 12, SEGMENT_BYTES);
+    let (original, records) = journal_of(12, SEGMENT_BYTES);
     let files = snapshot(original.path());
     let paths = segments(original.path());
     for (index, path) in paths.iter().enumerate() {
         let copy = copy_of(&files, original.path());
         std::fs::remove_file(copy.path().join(path.file_name().unwrap())).unwrap();
-        let base_of =
-            |path: &PathBuf| u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
         let start = base_of(path);
         let end = paths.get(index + 1).map_or(u64::MAX, base_of);
         let lost: Vec<u64> = records.range(start..end).map(|(offset, _)| *offset).collect();
@@ -147,8 +138,7 @@ fn a_lost_segment_is_named_wherever_it_was() {
 
 #[test]
 fn swapped_segments_are_refused_and_set_aside() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 12, SEGMENT_BYTES);
+    let (original, records) = journal_of(12, SEGMENT_BYTES);
     let files = snapshot(original.path());
     let paths = segments(original.path());
     for first in 0..paths.len() {
@@ -160,11 +150,8 @@ fn swapped_segments_are_refused_and_set_aside() {
             let lost: Vec<u64> = [first, second]
                 .into_iter()
                 .flat_map(|index| {
-                    let base = |path: &PathBuf| {
-                        u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap()
-                    };
-                    let end = paths.get(index + 1).map_or(u64::MAX, base);
-                    records.range(base(&paths[index])..end).map(|(offset, _)| *offset).collect::<Vec<_>>()
+                    let end = paths.get(index + 1).map_or(u64::MAX, base_of);
+                    records.range(base_of(&paths[index])..end).map(|(offset, _)| *offset).collect::<Vec<_>>()
                 })
                 .collect();
             let refused = damaged(copy.path(), &records, &lost).unwrap_err();
@@ -177,15 +164,13 @@ fn swapped_segments_are_refused_and_set_aside() {
 
 #[test]
 fn a_zero_filled_tail_is_a_torn_write() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 7, SEGMENT_BYTES);
+    let (original, records) = journal_of(7, SEGMENT_BYTES);
     let files = snapshot(original.path());
     let last = segments(original.path()).pop().unwrap();
     for zeros in [1, 39, 40, 41, 4096, 100_000] {
         let copy = copy_of(&files, original.path());
-        let mut bytes = files[&last].clone();
-        bytes.resize(bytes.len() + zeros, 0);
-        std::fs::write(copy.path().join(last.file_name().unwrap()), bytes).unwrap();
+        let last = copy.path().join(last.file_name().unwrap());
+        change(&last, |bytes| bytes.resize(bytes.len() + zeros, 0));
         let report = damaged(copy.path(), &records, &[]).unwrap();
         assert_eq!(report.recovery.truncated_bytes(), zeros as u64);
         assert_eq!(quarantined(copy.path()), [b""; 0], "zeros are no evidence");
@@ -194,13 +179,9 @@ fn a_zero_filled_tail_is_a_torn_write() {
 
 #[test]
 fn of_a_torn_write_all_is_saved_but_the_zeros_at_its_end() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 7, SEGMENT_BYTES);
+    let (original, records) = journal_of(7, SEGMENT_BYTES);
     let last = segments(original.path()).pop().unwrap();
-    let mut bytes = std::fs::read(&last).unwrap();
-    bytes.extend_from_slice(b"torn\0write");
-    bytes.resize(bytes.len() + 5000, 0);
-    std::fs::write(&last, bytes).unwrap();
+    change(&last, |bytes| bytes.extend([&b"torn\0write"[..], &[0; 5000]].concat()));
     let report = damaged(original.path(), &records, &[]).unwrap();
     assert_eq!(report.recovery.truncated_bytes(), 5010);
     assert_eq!(quarantined(original.path()), [b"torn\0write".to_vec()]);
@@ -209,14 +190,12 @@ fn of_a_torn_write_all_is_saved_but_the_zeros_at_its_end() {
 /// Files that were restored from a copy may be older or newer than the mark.
 #[test]
 fn a_mark_inside_a_record_costs_no_record() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, records) = journal_of(9, SEGMENT_BYTES);
     let end = reader_end(original.path());
     let files = snapshot(original.path());
     for mark in 1..end {
         let copy = copy_of(&files, original.path());
-        std::fs::write(copy.path().join("SYNCED"), super::super::format::FileKind::SyncedMark.encode(mark))
-            .unwrap();
+        std::fs::write(copy.path().join("SYNCED"), FileKind::SyncedMark.encode(mark)).unwrap();
         let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..small_segments(SEGMENT_BYTES) };
         let (journal, report) = open(copy.path(), &from_mark).unwrap();
         assert!(report.recovery.truncated.is_empty(), "{mark}");
@@ -231,8 +210,7 @@ fn a_mark_inside_a_record_costs_no_record() {
 
 #[test]
 fn a_segment_behind_a_symbolic_link_is_read_and_written_like_any_other() {
-    let original = tempfile::tempdir().unwrap();
-    let mut records = filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, mut records) = journal_of(9, SEGMENT_BYTES);
     let elsewhere = tempfile::tempdir().unwrap();
     for path in segments(original.path()) {
         let target = elsewhere.path().join(path.file_name().unwrap());
@@ -269,11 +247,10 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
 
 #[test]
 fn a_name_that_no_journal_reaches_is_no_segment() {
-    let original = tempfile::tempdir().unwrap();
-    let mut records = filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, mut records) = journal_of(9, SEGMENT_BYTES);
     for base in [u64::MAX, u64::MAX - 31, 1 << 63] {
         let stray = original.path().join(format!("{base:016x}.wal"));
-        for content in [&b""[..], &super::super::format::FileKind::Segment.encode(base), &[7; 100]] {
+        for content in [&b""[..], &FileKind::Segment.encode(base), &[7; 100]] {
             std::fs::write(&stray, content).unwrap();
             assert_eq!(read_all(original.path()), records);
             let journal = open_with(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
@@ -292,14 +269,9 @@ fn a_name_that_no_journal_reaches_is_no_segment() {
 
 #[test]
 fn a_journal_at_the_largest_offset_takes_nothing_more() {
-    let original = tempfile::tempdir().unwrap();
-    filled(original.path(), 2, SEGMENT_BYTES);
-    let base = super::super::format::MAX_OFFSET - 50;
-    std::fs::write(
-        original.path().join(format!("{base:016x}.wal")),
-        super::super::format::FileKind::Segment.encode(base),
-    )
-    .unwrap();
+    let (original, _) = journal_of(2, SEGMENT_BYTES);
+    let base = MAX_OFFSET - 50;
+    std::fs::write(original.path().join(format!("{base:016x}.wal")), FileKind::Segment.encode(base)).unwrap();
     recover(original.path(), OnCorruption::SetAside).unwrap();
     let journal = Journal::open(original.path()).unwrap();
     assert_eq!(journal.append(b"fits").unwrap(), base);
@@ -329,7 +301,7 @@ fn hostile_candidates(len_bytes: usize) -> Vec<u8> {
 
 /// Valid records, and between each two of them bytes that claim to be a record up to the end.
 fn hostile_lengths(len_bytes: usize) -> Vec<u8> {
-    let record = super::super::format::EncodedRecord::new(b"").bytes().to_vec();
+    let record = EncodedRecord::new(b"").bytes().to_vec();
     let mut bytes = Vec::new();
     while bytes.len() + 80 < len_bytes {
         let claimed = (len_bytes - bytes.len() - 80) as u32;
@@ -350,7 +322,7 @@ fn hostile_segments_cost_no_more_than_n_log_n() {
     ];
     for (content, least_lost) in shapes {
         let directory = tempfile::tempdir().unwrap();
-        let header = super::super::format::FileKind::Segment.encode(0);
+        let header = FileKind::Segment.encode(0);
         std::fs::write(directory.path().join("0000000000000000.wal"), [&header[..], &content].concat())
             .unwrap();
         let refused = JournalReader::open(directory.path()).unwrap().read(0).map(drop);
@@ -367,8 +339,7 @@ fn hostile_segments_cost_no_more_than_n_log_n() {
 
 #[test]
 fn a_valid_record_behind_a_torn_one_makes_it_corruption() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 3, 1 << 20);
+    let (original, records) = journal_of(3, 1 << 20);
     let path = segments(original.path()).pop().unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     let record = bytes[32..32 + 40 + payload(0).len()].to_vec();
@@ -395,12 +366,9 @@ fn a_valid_record_behind_a_torn_one_makes_it_corruption() {
 
 #[test]
 fn bytes_that_overlap_the_next_segment_are_cut_off_only_on_request() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, records) = journal_of(9, SEGMENT_BYTES);
     let first = segments(original.path()).remove(0);
-    let mut bytes = std::fs::read(&first).unwrap();
-    bytes.extend_from_slice(b"surplus");
-    std::fs::write(&first, bytes).unwrap();
+    change(&first, |bytes| bytes.extend_from_slice(b"surplus"));
     let refused = damaged(original.path(), &records, &[]).unwrap_err();
     assert_eq!(refused[0].reason, DamageReason::Overlap);
     assert_eq!(quarantined(original.path()), [b"surplus".to_vec()]);
@@ -408,8 +376,7 @@ fn bytes_that_overlap_the_next_segment_are_cut_off_only_on_request() {
 
 #[test]
 fn a_sealed_segment_cut_short_is_corruption() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, records) = journal_of(9, SEGMENT_BYTES);
     let files = snapshot(original.path());
     let first = segments(original.path()).remove(0);
     for len in 0..files[&first].len() {
@@ -429,13 +396,12 @@ fn a_sealed_segment_cut_short_is_corruption() {
 
 #[test]
 fn a_last_segment_without_a_whole_header_was_never_finished() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 6, 1 << 20);
+    let (original, records) = journal_of(6, 1 << 20);
     let end = reader_end(original.path());
     let files = snapshot(original.path());
     for len in 0..32 {
         let copy = copy_of(&files, original.path());
-        let header = &super::super::format::FileKind::Segment.encode(end)[..len];
+        let header = &FileKind::Segment.encode(end)[..len];
         let path = copy.path().join(format!("{end:016x}.wal"));
         std::fs::write(&path, header).unwrap();
         assert_eq!(read_all(copy.path()), records, "a reader is not disturbed by it");
@@ -448,26 +414,19 @@ fn a_last_segment_without_a_whole_header_was_never_finished() {
 
 #[test]
 fn checking_from_the_mark_sees_what_is_behind_it_and_only_that() {
-    let original = tempfile::tempdir().unwrap();
-    filled(original.path(), 9, 1 << 20);
+    let (original, _) = journal_of(9, 1 << 20);
     let mark = status(original.path()).unwrap().synced.unwrap();
-    let (_, late) = {
-        let journal = Journal::open(original.path()).unwrap();
-        let late = journal.append(b"behind the mark").unwrap();
-        let later = journal.append(b"and one more").unwrap();
-        // As killed: no clean close.
-        std::mem::forget(journal);
-        (later, late)
-    };
-    assert_eq!(late, mark);
+    let journal = Journal::open(original.path()).unwrap();
+    assert_eq!(journal.append(b"behind the mark").unwrap(), mark);
+    journal.append(b"and one more").unwrap();
+    // As killed: no clean close.
+    std::mem::forget(journal);
     let files = snapshot(original.path());
     let path = segment_paths(original.path()).pop().unwrap();
     let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
     let open_with_flip = |at: usize, options: &JournalOptions| {
         let copy = copy_of(&files, original.path());
-        let mut bytes = files[&path].clone();
-        bytes[at] ^= 4;
-        std::fs::write(copy.path().join(path.file_name().unwrap()), bytes).unwrap();
+        change(&copy.path().join(path.file_name().unwrap()), |bytes| bytes[at] ^= 4);
         open(copy.path(), options).map(|(_, report)| report)
     };
     let before = open_with_flip(32 + 50, &from_mark).unwrap();
@@ -479,8 +438,7 @@ fn checking_from_the_mark_sees_what_is_behind_it_and_only_that() {
 
 #[test]
 fn a_mark_that_does_not_fit_only_costs_the_longer_check() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, records) = journal_of(9, SEGMENT_BYTES);
     let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
     std::fs::write(original.path().join("SYNCED"), b"torn").unwrap();
     let (_, report) = open(original.path(), &from_mark).unwrap();
@@ -489,14 +447,13 @@ fn a_mark_that_does_not_fit_only_costs_the_longer_check() {
 
 #[test]
 fn an_unknown_version_is_refused_and_left_alone() {
-    let original = tempfile::tempdir().unwrap();
-    filled(original.path(), 2, 1 << 20);
+    let (original, _) = journal_of(2, 1 << 20);
     let path = segments(original.path()).remove(0);
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[8] = 9;
-    let crc = crc32c::crc32c(&bytes[..24]);
-    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
-    std::fs::write(&path, bytes).unwrap();
+    change(&path, |bytes| {
+        bytes[8] = 9;
+        let crc = crc32c::crc32c(&bytes[..24]);
+        bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    });
     let before = snapshot(original.path());
     for outcome in
         [Journal::open(original.path()).map(drop), recover(original.path(), OnCorruption::SetAside).map(drop)]
@@ -508,17 +465,12 @@ fn an_unknown_version_is_refused_and_left_alone() {
 
 #[test]
 fn damaged_skips_are_set_aside_and_found_again() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, records) = journal_of(9, SEGMENT_BYTES);
     let first = segments(original.path()).remove(0);
-    let mut bytes = std::fs::read(&first).unwrap();
-    bytes[32 + 45] ^= 1;
-    std::fs::write(&first, bytes).unwrap();
+    change(&first, |bytes| bytes[32 + 45] ^= 1);
     damaged(original.path(), &records, &[0]).unwrap_err();
     let skips = original.path().join("SKIPS");
-    let mut bytes = std::fs::read(&skips).unwrap();
-    bytes[30] ^= 1;
-    std::fs::write(&skips, bytes).unwrap();
+    change(&skips, |bytes| bytes[30] ^= 1);
     let refused = Journal::open(original.path()).unwrap_err();
     assert!(matches!(refused, JournalError::Damaged { .. }), "{refused}");
     recover(original.path(), OnCorruption::SetAside).unwrap();
@@ -528,13 +480,10 @@ fn damaged_skips_are_set_aside_and_found_again() {
 
 #[test]
 fn a_reader_names_damage_instead_of_stepping_over_it() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, records) = journal_of(9, SEGMENT_BYTES);
     for path in segments(original.path()) {
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[32 + 45] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
-        let base = u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+        change(&path, |bytes| bytes[32 + 45] ^= 1);
+        let base = base_of(&path);
         let refused = JournalReader::open(original.path()).unwrap().read(base).map(drop).unwrap_err();
         let JournalError::Corrupt { damages, .. } = &refused else { panic!("{refused}") };
         assert_eq!((&damages[0].segment, damages[0].position), (&path, 32));
@@ -544,12 +493,9 @@ fn a_reader_names_damage_instead_of_stepping_over_it() {
 
 #[test]
 fn an_offset_inside_a_record_behind_a_skipped_range_is_told_where_the_record_starts() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 3, 1 << 20);
+    let (original, records) = journal_of(3, 1 << 20);
     let path = segments(original.path()).remove(0);
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[32 + 45] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    change(&path, |bytes| bytes[32 + 45] ^= 1);
     recover(original.path(), OnCorruption::SetAside).unwrap();
     let second = *records.keys().nth(1).unwrap();
     let refused = JournalReader::open(original.path()).unwrap().read(second + 1).map(drop).unwrap_err();
@@ -558,8 +504,7 @@ fn an_offset_inside_a_record_behind_a_skipped_range_is_told_where_the_record_sta
 
 #[test]
 fn one_file_is_recovered_by_itself() {
-    let original = tempfile::tempdir().unwrap();
-    filled(original.path(), 20, SEGMENT_BYTES);
+    let (original, _) = journal_of(20, SEGMENT_BYTES);
     let paths = segments(original.path());
     let (sealed, last) = (&paths[1], &paths[paths.len() - 1]);
     let report = recover_file(sealed).unwrap();
@@ -573,9 +518,7 @@ fn one_file_is_recovered_by_itself() {
     assert_eq!(quarantined(original.path()), [b"torn"]);
     assert!(recover_file(last).unwrap().recovery.is_empty());
     // Damage of a sealed segment is refused by its name, and not seen in another file.
-    let mut bytes = std::fs::read(sealed).unwrap();
-    bytes[40] ^= 1;
-    std::fs::write(sealed, bytes).unwrap();
+    change(sealed, |bytes| bytes[40] ^= 1);
     let Err(JournalError::Corrupt { damages, .. }) = recover_file(sealed) else { panic!("not refused") };
     assert_eq!(damages[0].segment, *sealed);
     assert!(recover_file(&paths[0]).is_ok() && recover_file(last).is_ok());
@@ -585,8 +528,7 @@ fn one_file_is_recovered_by_itself() {
 
 #[test]
 fn bytes_that_cannot_be_saved_are_not_cut() {
-    let original = tempfile::tempdir().unwrap();
-    filled(original.path(), 3, SEGMENT_BYTES);
+    let (original, _) = journal_of(3, SEGMENT_BYTES);
     let last = segments(original.path()).pop().unwrap();
     let torn = [&std::fs::read(&last).unwrap()[..], b"torn"].concat();
     std::fs::write(&last, &torn).unwrap();
@@ -600,17 +542,14 @@ fn bytes_that_cannot_be_saved_are_not_cut() {
 
 #[test]
 fn a_check_finds_damage_and_torn_ends_and_changes_nothing() {
-    let original = tempfile::tempdir().unwrap();
-    filled(original.path(), 9, SEGMENT_BYTES);
+    let (original, _) = journal_of(9, SEGMENT_BYTES);
     let sound = check(original.path()).unwrap();
     assert!(sound.ok && sound.findings.is_empty(), "{sound:?}");
     assert_eq!(sound.status.end, status(original.path()).unwrap().end);
     let paths = segments(original.path());
     let (first, last) = (&paths[0], &paths[paths.len() - 1]);
     // The CRC of the first record, which lies after the header and the record's length.
-    let mut bytes = std::fs::read(first).unwrap();
-    bytes[32 + 4] ^= 1;
-    std::fs::write(first, bytes).unwrap();
+    change(first, |bytes| bytes[32 + 4] ^= 1);
     let whole = std::fs::read(last).unwrap();
     std::fs::write(last, [&whole[..], b"torn"].concat()).unwrap();
     let before = snapshot(original.path());

@@ -141,8 +141,7 @@ fn a_missing_sync_is_caught() {
 
 #[test]
 fn recovery_may_be_cut_off_anywhere_and_comes_to_the_same_end() {
-    let original = tempfile::tempdir().unwrap();
-    let mut records = filled(original.path(), 9, 260);
+    let (original, mut records) = journal_of(9, 260);
     let paths = segments(original.path());
     let mut files = snapshot(original.path());
     // A damaged record, a damaged header and a torn tail at once.
@@ -176,8 +175,7 @@ fn recovery_may_be_cut_off_anywhere_and_comes_to_the_same_end() {
 
 #[test]
 fn cursors_and_cleanup_survive_failures_and_power_cuts() {
-    let original = tempfile::tempdir().unwrap();
-    let records = filled(original.path(), 12, 260);
+    let (original, records) = journal_of(12, 260);
     let files = snapshot(original.path());
     let middle = *records.keys().nth(8).unwrap();
     let scenario = |directory: &Path| -> Result<(), JournalError> {
@@ -218,8 +216,8 @@ fn opening_makes_durable_what_a_killed_writer_left() {
         let mut opened = usize::MAX;
         harness.run(|| {
             let file = crate::disk::File::create_new(&directory.path().join("0000000000000000.wal")).unwrap();
-            file.write_all_at(&super::super::format::FileKind::Segment.encode(0), 0).unwrap();
-            file.write_all_at(super::super::format::EncodedRecord::new(b"inherited").bytes(), 32).unwrap();
+            file.write_all_at(&FileKind::Segment.encode(0), 0).unwrap();
+            file.write_all_at(EncodedRecord::new(b"inherited").bytes(), 32).unwrap();
             if is_recovered {
                 recover(directory.path(), OnCorruption::Refuse).unwrap();
                 opened = harness.events();
@@ -251,15 +249,14 @@ fn opening_makes_durable_what_a_killed_writer_left() {
 fn an_opened_cursor_is_durable_whoever_created_it() {
     use crate::disk;
     for has_cursor in [false, true] {
-        let directory = tempfile::tempdir().unwrap();
-        filled(directory.path(), 3, 1 << 20);
+        let (directory, _) = journal_of(3, 1 << 20);
         let cursors = directory.path().join("cursors");
         let harness = Harness::recording(directory.path());
         harness.run(|| {
             let create = || std::fs::create_dir(&cursors);
             disk::perform_on_path(disk::Operation::CreateDirectory, &cursors, create).unwrap();
             if has_cursor {
-                let cursor = super::super::format::FileKind::Cursor.encode(0);
+                let cursor = FileKind::Cursor.encode(0);
                 disk::replace(&cursors.join("c"), &cursor, disk::Replacing::Unsynced).unwrap();
                 disk::File::open_to_sync(&cursors.join("c")).unwrap().sync_all().unwrap();
             }

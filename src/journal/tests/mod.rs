@@ -10,6 +10,7 @@ mod writing;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::format::{EncodedRecord, MAX_OFFSET};
 use super::*;
 
 /// Options with segments so small that a few records fill one.
@@ -36,6 +37,13 @@ fn filled(directory: &Path, count: usize, max_segment_bytes: u64) -> BTreeMap<u6
         (0..count).map(|number| (journal.append(&payload(number)).unwrap(), payload(number))).collect();
     journal.close().unwrap();
     records
+}
+
+/// A directory with a journal of `count` records; answers their offsets and payloads, too.
+fn journal_of(count: usize, max_segment_bytes: u64) -> (tempfile::TempDir, BTreeMap<u64, Vec<u8>>) {
+    let directory = tempfile::tempdir().unwrap();
+    let records = filled(directory.path(), count, max_segment_bytes);
+    (directory, records)
 }
 
 /// Everything a reader finds, from the start on.
@@ -88,6 +96,18 @@ fn segment_paths(directory: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = snapshot(directory).into_keys().collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
     paths
+}
+
+/// Rewrites a file.
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// The base of a segment, from its name.
+fn base_of(segment: impl AsRef<Path>) -> u64 {
+    u64::from_str_radix(segment.as_ref().file_stem().unwrap().to_str().unwrap(), 16).unwrap()
 }
 
 fn quarantined(directory: &Path) -> Vec<Vec<u8>> {

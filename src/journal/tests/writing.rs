@@ -200,7 +200,7 @@ fn threads_share_a_journal_and_readers_follow_it() {
 fn only_the_starts_of_records_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     // A payload that holds a whole record: an offset into it must not pass for one.
-    let inner = super::super::format::EncodedRecord::new(b"inner").bytes().to_vec();
+    let inner = EncodedRecord::new(b"inner").bytes().to_vec();
     let journal = open_with(directory.path(), small_segments(300)).unwrap();
     let mut starts = BTreeSet::new();
     for _ in 0..8 {
@@ -236,8 +236,7 @@ fn what_a_consumer_has_read_is_not_cut_off() {
     let mut cursor = Cursor::open(directory.path(), "c").unwrap();
     // Read ahead of the sync: as a reader that is quicker than the writer does.
     let end = journal.end() + 46;
-    std::fs::write(directory.path().join("cursors/c"), super::super::format::FileKind::Cursor.encode(end))
-        .unwrap();
+    std::fs::write(directory.path().join("cursors/c"), FileKind::Cursor.encode(end)).unwrap();
     let harness = Harness::failing(Fault::Io, 1);
     assert!(harness.run(|| journal.append(b"failed")).is_err());
     assert!(journal.close().is_err());
@@ -281,8 +280,7 @@ fn a_journal_has_one_identity_until_it_is_begun_again() {
 
 #[test]
 fn cleanup_works_beside_a_torn_write_and_saves_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    filled(directory.path(), 12, 260);
+    let (directory, _) = journal_of(12, 260);
     let mut cursor = Cursor::open(directory.path(), "c").unwrap();
     cursor.set(reader_end(directory.path())).unwrap();
     let paths = segment_paths(directory.path());
@@ -303,8 +301,7 @@ fn cleanup_works_beside_a_torn_write_and_saves_nothing() {
 
 #[test]
 fn cleanup_deletes_what_every_cursor_has_passed_and_no_more() {
-    let directory = tempfile::tempdir().unwrap();
-    let records = filled(directory.path(), 12, 260);
+    let (directory, records) = journal_of(12, 260);
     let journal = open_with(directory.path(), small_segments(260)).unwrap();
     let before = segments(directory.path());
     assert!(before.len() >= 4);
@@ -333,8 +330,7 @@ fn cleanup_deletes_what_every_cursor_has_passed_and_no_more() {
 
 #[test]
 fn what_killed_replacements_left_is_deleted() {
-    let directory = tempfile::tempdir().unwrap();
-    filled(directory.path(), 3, 1 << 20);
+    let (directory, _) = journal_of(3, 1 << 20);
     Cursor::open(directory.path(), "c").unwrap();
     let leave = |name: &str, age: Duration| {
         let file = std::fs::File::create(directory.path().join(name)).unwrap();
@@ -359,8 +355,7 @@ fn what_killed_replacements_left_is_deleted() {
 
 #[test]
 fn cursors_have_names_bounds_and_checksums() {
-    let directory = tempfile::tempdir().unwrap();
-    filled(directory.path(), 3, 1 << 20);
+    let (directory, _) = journal_of(3, 1 << 20);
     for name in ["", "..", "a/b", ".x", "x.tmp"] {
         let refused = Cursor::open(directory.path(), name).unwrap_err();
         assert!(matches!(refused, JournalError::CursorName { .. }), "{refused}");
