@@ -312,6 +312,22 @@ impl File {
         })
     }
 
+    /// Reads a range a piece at a time, for as long as `each` returns `true` and the file goes on. Returns the number of bytes read.
+    pub fn read_pieces(&self, range: Range<u64>, mut each: impl FnMut(&[u8]) -> bool) -> Result<u64, Error> {
+        const PIECE_BYTES: u64 = 1 << 20;
+        let mut piece = vec![0; PIECE_BYTES.min(range.end.saturating_sub(range.start)) as usize];
+        let mut offset = range.start;
+        while offset < range.end {
+            let wanted = PIECE_BYTES.min(range.end - offset) as usize;
+            let read = self.read_at(&mut piece[..wanted], offset)?;
+            offset += read as u64;
+            if read == 0 || !each(&piece[..read]) {
+                break;
+            }
+        }
+        Ok(offset - range.start)
+    }
+
     /// Fills `buffer` from `offset`, or fails with [`Error::UnexpectedEnd`].
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
         let read = self.read_at(buffer, offset)?;

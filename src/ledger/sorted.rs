@@ -157,17 +157,11 @@ impl Sorted {
     /// Whether `ids` still begins with the bytes that the entries were made from.
     pub(super) fn covers(&self, ids: &File) -> Result<bool, disk::Error> {
         let mut sum = 0;
-        let mut piece = vec![0; PIECE_BYTES.min(self.covered_bytes) as usize];
-        let mut at = 0;
-        while at < self.covered_bytes {
-            let wanted = PIECE_BYTES.min(self.covered_bytes - at) as usize;
-            if ids.read_at(&mut piece[..wanted], at)? < wanted {
-                return Ok(false);
-            }
-            sum = crc32c::crc32c_append(sum, &piece[..wanted]);
-            at += wanted as u64;
-        }
-        Ok(sum == self.covered_sum)
+        let read_bytes = ids.read_pieces(0..self.covered_bytes, |piece| {
+            sum = crc32c::crc32c_append(sum, piece);
+            true
+        })?;
+        Ok(read_bytes == self.covered_bytes && sum == self.covered_sum)
     }
 
     /// Whether `ids` has `id` in the covered prefix; `None` when the two files contradict each other.

@@ -161,23 +161,13 @@ fn finding_of((file, range): (PathBuf, Range<u64>)) -> Result<Finding<SessionPro
 
 /// Whether a line that is not blank ends in this range.
 fn has_lines(path: &Path, range: Range<u64>) -> Result<bool, SessionError> {
-    const BLOCK_BYTES: u64 = 1 << 16;
-    let file = disk::File::open_read_no_follow(path)?;
-    let mut block = vec![0; BLOCK_BYTES.min(range.end - range.start) as usize];
-    let (mut at, mut is_blank) = (range.start, true);
-    while at < range.end {
-        let wanted = BLOCK_BYTES.min(range.end - at) as usize;
-        let read = file.read_at(&mut block[..wanted], at)?;
-        if read == 0 {
-            break;
-        }
-        for byte in &block[..read] {
-            match byte {
-                b'\n' if !is_blank => return Ok(true),
-                other => is_blank &= other.is_ascii_whitespace(),
-            }
-        }
-        at += read as u64;
-    }
-    Ok(false)
+    let (mut is_blank, mut has_lines) = (true, false);
+    disk::File::open_read_no_follow(path)?.read_pieces(range, |piece| {
+        has_lines = piece.iter().any(|byte| {
+            is_blank &= byte.is_ascii_whitespace();
+            *byte == b'\n' && !is_blank
+        });
+        !has_lines
+    })?;
+    Ok(has_lines)
 }

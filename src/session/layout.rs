@@ -230,22 +230,12 @@ impl SessionLayout {
 
 /// Whether a byte range of a file holds ASCII white space only.
 pub(super) fn is_blank(file: &disk::File, range: Range<u64>) -> Result<bool, SessionError> {
-    const PIECE_BYTES: u64 = 64 * 1024;
-    let mut buffer = vec![0; PIECE_BYTES.min(range.end.saturating_sub(range.start)) as usize];
-    let mut offset = range.start;
-    while offset < range.end {
-        let piece = &mut buffer[..PIECE_BYTES.min(range.end - offset) as usize];
-        let read = file.read_at(piece, offset)?;
-        if read == 0 {
-            // A writer cut the file under a reader.
-            break;
-        }
-        if !piece[..read].iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0x0b) {
-            return Ok(false);
-        }
-        offset += read as u64;
-    }
-    Ok(true)
+    let mut is_blank = true;
+    file.read_pieces(range, |piece| {
+        is_blank = piece.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0x0b);
+        is_blank
+    })?;
+    Ok(is_blank)
 }
 
 /// Renames a file to `<name>.bak`, or `.bak.1` to `.bak.9999` when the name is taken. The caller syncs the directory.

@@ -58,17 +58,12 @@ struct RollbackIntent {
 impl RollbackIntent {
     /// Whether a file is the index that the rollback keeps.
     fn retains(&self, path: &std::path::Path) -> Result<bool, SessionError> {
-        const PIECE_BYTES: usize = 1 << 20;
         let Some(file) = disk::if_there(disk::File::open_read_no_follow(path))? else { return Ok(false) };
-        let (mut hasher, mut piece, mut len_bytes) = (Sha256::new(), vec![0; PIECE_BYTES], 0);
-        loop {
-            let read = file.read_at(&mut piece, len_bytes)?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&piece[..read]);
-            len_bytes += read as u64;
-        }
+        let mut hasher = Sha256::new();
+        let len_bytes = file.read_pieces(0..u64::MAX, |piece| {
+            hasher.update(piece);
+            true
+        })?;
         Ok(len_bytes == self.retained_index_bytes
             && hex_text(&hasher.finalize().into()) == self.retained_index_sha256)
     }
