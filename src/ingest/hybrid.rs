@@ -47,35 +47,33 @@ impl HybridStore {
     /// # Errors
     /// [`StoreError`], also when another process has it open.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let path = directory.to_owned();
-        disk::create_dir_all(directory).map_err(|error| failed(&path, "creating it", error))?;
-        let held =
-            || failed(&path, "opening it", "another process has it open; try again when that has ended");
+        let failed = |doing| move |source| failed(directory, doing, source);
+        disk::create_dir_all(directory).map_err(Into::into).map_err(failed("creating it"))?;
         let lock = store::lock(&directory.join("LOCK"), Duration::ZERO)
-            .map_err(|error| failed(&path, "locking it", error))?
-            .ok_or_else(held)?;
+            .map_err(Into::into)
+            .map_err(failed("locking it"))?
+            .ok_or_else(|| {
+                failed("opening it")("another process has it open; try again when that has ended".into())
+            })?;
         make(directory, FJALL, |fjall| {
             disk::create_dir_all(fjall)?;
             open_fjall(fjall).map(drop)
         })
-        .map_err(|source| StoreError { path: path.clone(), doing: "making fjall", source })?;
+        .map_err(failed("making fjall"))?;
         make(directory, REDB, |index| {
             disk::File::create_new(index)?;
             redb::Database::create(index)?;
             Ok(())
         })
-        .map_err(|source| StoreError { path: path.clone(), doing: "making index.redb", source })?;
-        let (records_database, records) =
-            guarded(|| open_fjall(&directory.join(FJALL))).map_err(|source| StoreError {
-                path: path.clone(),
-                doing: "opening fjall",
-                source: Unusable::of(source),
-            })?;
-        let index = guarded(|| Ok(redb::Database::open(directory.join(REDB))?)).map_err(|source| {
-            StoreError { path: path.clone(), doing: "opening index.redb", source: Unusable::of(source) }
-        })?;
+        .map_err(failed("making index.redb"))?;
+        let (records_database, records) = guarded(|| open_fjall(&directory.join(FJALL)))
+            .map_err(Unusable::of)
+            .map_err(failed("opening fjall"))?;
+        let index = guarded(|| Ok(redb::Database::open(directory.join(REDB))?))
+            .map_err(Unusable::of)
+            .map_err(failed("opening index.redb"))?;
         let (index, is_broken) = (Some(index), AtomicBool::new(false));
-        Ok(Self { path, records_database, records, index, is_broken, _lock: lock })
+        Ok(Self { path: directory.to_owned(), records_database, records, index, is_broken, _lock: lock })
     }
 
     fn index(&self) -> Result<&redb::Database, EngineError> {
@@ -88,7 +86,7 @@ impl HybridStore {
         doing: &'static str,
         work: impl FnOnce() -> Result<T, EngineError>,
     ) -> Result<T, StoreError> {
-        let error = |source| StoreError { path: self.path.clone(), doing, source };
+        let error = |source| failed(&self.path, doing, source);
         if self.is_broken.load(Ordering::Relaxed) {
             return Err(error("it failed before; open it again".into()));
         }
@@ -180,8 +178,8 @@ fn open_fjall(path: &Path) -> Result<(Database, Keyspace), EngineError> {
     Ok((database, records))
 }
 
-fn failed(path: &Path, doing: &'static str, source: impl Into<EngineError>) -> StoreError {
-    StoreError { path: path.to_owned(), doing, source: source.into() }
+fn failed(path: &Path, doing: &'static str, source: EngineError) -> StoreError {
+    StoreError { path: path.to_owned(), doing, source }
 }
 
 fn is_indexed(key: &[u8]) -> bool {
