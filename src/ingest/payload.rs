@@ -176,10 +176,12 @@ pub fn serialize_epoch(epoch: &Epoch) -> Result<Vec<u8>, PayloadError> {
 /// # Errors
 /// [`PayloadError::LineEnd`]; otherwise as [`serialize_assertion`].
 pub fn serialize_ledger_line(line: &QueuedLine) -> Result<Vec<u8>, PayloadError> {
-    if let Some(at) = line.line.find('\n') {
-        return Err(PayloadError::LineEnd { at });
-    }
+    refuse_line_end(line)?;
     framed(RecordType::LedgerLine, rkyv::to_bytes::<rancor::Error>(line))
+}
+
+fn refuse_line_end(line: &QueuedLine) -> Result<(), PayloadError> {
+    line.line.find('\n').map_or(Ok(()), |at| Err(PayloadError::LineEnd { at }))
 }
 
 fn framed(
@@ -209,22 +211,15 @@ pub fn deserialize(payload: &[u8]) -> Result<Payload, PayloadError> {
     let mut archive: AlignedVec = AlignedVec::with_capacity(bytes.len());
     archive.extend_from_slice(bytes);
     let invalid = |error: rancor::Error| PayloadError::Archive { type_byte, reason: error.to_string() };
-    match record_type {
-        RecordType::Assertion => {
-            rkyv::from_bytes::<Assertion, rancor::Error>(&archive).map(Payload::Assertion).map_err(invalid)
-        }
-        RecordType::Vote => {
-            rkyv::from_bytes::<Vote, rancor::Error>(&archive).map(Payload::Vote).map_err(invalid)
-        }
-        RecordType::Epoch => {
-            rkyv::from_bytes::<Epoch, rancor::Error>(&archive).map(Payload::Epoch).map_err(invalid)
-        }
-        RecordType::LedgerLine => {
-            let line = rkyv::from_bytes::<QueuedLine, rancor::Error>(&archive).map_err(invalid)?;
-            match line.line.find('\n') {
-                Some(at) => Err(PayloadError::LineEnd { at }),
-                None => Ok(Payload::LedgerLine(line)),
-            }
-        }
+    let decoded = match record_type {
+        RecordType::Assertion => rkyv::from_bytes(&archive).map(Payload::Assertion),
+        RecordType::Vote => rkyv::from_bytes(&archive).map(Payload::Vote),
+        RecordType::Epoch => rkyv::from_bytes(&archive).map(Payload::Epoch),
+        RecordType::LedgerLine => rkyv::from_bytes(&archive).map(Payload::LedgerLine),
+    };
+    let payload = decoded.map_err(invalid)?;
+    if let Payload::LedgerLine(line) = &payload {
+        refuse_line_end(line)?;
     }
+    Ok(payload)
 }
