@@ -34,6 +34,12 @@ struct WalkFrom {
     is_known: bool,
 }
 
+impl WalkFrom {
+    fn new(segment: usize, offset: u64) -> Self {
+        Self { segment, offset: offset as usize, expected: None, is_known: false }
+    }
+}
+
 /// The result of the walk frame by frame.
 #[derive(Default)]
 struct Walked {
@@ -76,39 +82,23 @@ impl BookCheck<'_> {
         let place = |path: &Path| listing.segments.iter().position(|(_, segment)| segment == path);
         let mut bad_frame = None;
         let stop = match scanned {
-            Ok(None) => {
-                unreadable.map(|at| WalkFrom { segment: at, offset: 0, expected: None, is_known: true })
-            }
+            Ok(None) => unreadable.map(|at| WalkFrom { is_known: true, ..WalkFrom::new(at, 0) }),
             Ok(Some(bad)) => {
-                let stop = WalkFrom {
-                    segment: bad.segment,
-                    offset: bad.offset as usize,
-                    expected: None,
-                    is_known: true,
-                };
+                let stop = WalkFrom { is_known: true, ..WalkFrom::new(bad.segment, bad.offset) };
                 bad_frame = Some(bad);
                 Some(stop)
             }
             Err(BookError::Gap { path, offset, expected, found }) => {
                 self.gap(&path, offset, expected, found);
-                place(&path).map(|segment| WalkFrom {
-                    segment,
-                    offset: offset as usize,
-                    expected: Some(found),
-                    is_known: false,
-                })
+                place(&path)
+                    .map(|segment| WalkFrom { expected: Some(found), ..WalkFrom::new(segment, offset) })
             }
             Err(BookError::ReplayOverflow { account, path, offset, .. }) => {
                 let reason = format!(
                     "the balance of account {account:?} leaves the 64-bit range; the store cannot be opened"
                 );
                 self.find(BookFindingKind::Overflow, &path, Some(offset), reason);
-                place(&path).map(|segment| WalkFrom {
-                    segment,
-                    offset: offset as usize,
-                    expected: None,
-                    is_known: false,
-                })
+                place(&path).map(|segment| WalkFrom::new(segment, offset))
             }
             Err(error) => return Err(error),
         };
