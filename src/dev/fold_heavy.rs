@@ -72,40 +72,21 @@ impl FoldHeavy {
     ///
     /// Those of `out`. The two other functions have the same errors.
     pub fn write_turns(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut line = Vec::new();
-        for number in 0..self.turns {
-            self.push_turn(&mut line, number);
-            out.write_all(&line)?;
-            line.clear();
-        }
-        out.flush()
+        write_each(self.turns, out, |line, number| self.push_turn(line, number))
     }
 
     /// Writes the stamps without turns.
     pub fn write_stamps(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut line = Vec::new();
-        for number in 0..self.stamps() {
-            self.push_stamp(&mut line, number);
-            out.write_all(&line)?;
-            line.clear();
-        }
-        out.flush()
+        write_each(self.stamps(), out, |line, number| self.push_stamp(line, number))
     }
 
     /// Writes turns and stamps, with the stamps evenly spread among the turns.
     pub fn write_interleaved(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut lines = Vec::new();
-        let mut stamps_written = 0;
-        for number in 0..self.turns {
-            self.push_turn(&mut lines, number);
-            while stamps_written < share(self.stamps(), number + 1, self.turns) {
-                self.push_stamp(&mut lines, stamps_written);
-                stamps_written += 1;
-            }
-            out.write_all(&lines)?;
-            lines.clear();
-        }
-        out.flush()
+        write_each(self.turns, out, |lines, number| {
+            self.push_turn(lines, number);
+            let [from, to] = [number, number + 1].map(|number| share(self.stamps(), number, self.turns));
+            (from..to).for_each(|number| self.push_stamp(lines, number));
+        })
     }
 
     fn stamps(&self) -> u64 {
@@ -193,6 +174,17 @@ impl FoldHeavy {
         let to_ms = START_MS + turns_ms * (range + 1) / outside;
         (to_ms.saturating_sub(turns_ms * self.ranges_per_turn / outside), to_ms)
     }
+}
+
+/// Writes what `push` appends for each number below `count`.
+fn write_each(count: u64, out: &mut impl Write, push: impl Fn(&mut Vec<u8>, u64)) -> io::Result<()> {
+    let mut lines = Vec::new();
+    for number in 0..count {
+        push(&mut lines, number);
+        out.write_all(&lines)?;
+        lines.clear();
+    }
+    out.flush()
 }
 
 /// How many of `total` evenly spread items come before step `step` of `steps`.
