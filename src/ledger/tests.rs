@@ -31,6 +31,19 @@ fn ledger(directory: &Path) -> Ledger {
     Ledger::new(Home::at(directory.join("home")))
 }
 
+fn place() -> (tempfile::TempDir, Ledger) {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = ledger(directory.path());
+    (directory, ledger)
+}
+
+/// Content of session `s1`.
+fn content(text: &str) -> Batch {
+    let mut batch = Batch::new();
+    batch.push_content(format!(r#"{{"sessionId":"s1","text":"{text}"}}"#).as_bytes()).unwrap();
+    batch
+}
+
 /// A batch of three records of each kind, under its name.
 fn batches() -> Vec<(&'static str, Batch)> {
     let push = |kind, template: &str| {
@@ -111,8 +124,7 @@ fn any_failed_operation_leaves_whole_lines_and_the_next_attempt_completes_the_ba
     for (name, batch) in batches() {
         for has_history in [false, true] {
             each_failure(|harness| {
-                let directory = tempfile::tempdir().unwrap();
-                let ledger = ledger(directory.path());
+                let (directory, ledger) = place();
                 let home = ledger.home();
                 let mut before = HashMap::new();
                 if has_history {
@@ -174,15 +186,11 @@ fn any_failed_operation_leaves_whole_lines_and_the_next_attempt_completes_the_ba
 
 #[test]
 fn lines_whose_sync_failed_are_cut_off_so_that_a_retry_writes_them() {
-    let mut content = Batch::new();
-    content.push_content(br#"{"sessionId":"s1","text":"said"}"#).unwrap();
-    for batch in [turns(0..2), content] {
+    for batch in [turns(0..2), content("said")] {
         let mut cut_off = 0;
         each_failure(|harness| {
-            let directory = tempfile::tempdir().unwrap();
-            let ledger = ledger(directory.path());
-            let mut before = Batch::new();
-            before.push_content(br#"{"sessionId":"s1","text":"before"}"#).unwrap();
+            let (_directory, ledger) = place();
+            let before = content("before");
             ledger.append(&before, &AppendOptions::durable()).unwrap();
             ledger.append(&turns(100..101), &AppendOptions::durable()).unwrap();
             let torn = [fs::read(ledger.home().ledger()).unwrap(), b"{\"v\":1".to_vec()].concat();
@@ -207,13 +215,10 @@ fn lines_whose_sync_failed_are_cut_off_so_that_a_retry_writes_them() {
 
 #[test]
 fn a_failed_sync_of_lines_that_were_there_is_not_made_good_by_the_next_sync() {
-    let mut content = Batch::new();
-    content.push_content(br#"{"sessionId":"s1","text":"said"}"#).unwrap();
-    for batch in [turns(0..1), content] {
+    for batch in [turns(0..1), content("said")] {
         let mut refused = 0;
         each_failure(|harness| {
-            let directory = tempfile::tempdir().unwrap();
-            let ledger = ledger(directory.path());
+            let (_directory, ledger) = place();
             ledger.append(&batch, &AppendOptions::default()).unwrap();
             let durable = || ledger.append(&batch, &AppendOptions::durable());
             let Err(LedgerError::SyncFailed { reason, .. }) = harness.run(durable) else { return };
@@ -261,12 +266,10 @@ fn a_durable_append_survives_a_power_cut_at_any_moment() {
 fn a_durable_append_of_what_is_there_already_makes_it_durable() {
     let directory = tempfile::tempdir().unwrap();
     let harness = Harness::recording(directory.path());
-    let mut content = Batch::new();
-    content.push_content(br#"{"sessionId":"s1","text":"said"}"#).unwrap();
     let mut acknowledged = 0;
     harness.run(|| {
         let ledger = ledger(directory.path());
-        for batch in [&turns(0..1), &content] {
+        for batch in [&turns(0..1), &content("said")] {
             ledger.append(batch, &AppendOptions::default()).unwrap();
             assert_eq!(ledger.append(batch, &AppendOptions::durable()).unwrap().duplicates, 1);
         }
@@ -289,8 +292,7 @@ fn a_durable_append_of_what_is_there_already_makes_it_durable() {
 
 #[test]
 fn a_process_that_died_between_ledger_and_index_costs_no_second_line() {
-    let directory = tempfile::tempdir().unwrap();
-    let ledger = ledger(directory.path());
+    let (_directory, ledger) = place();
     ledger.append(&turns(0..2), &AppendOptions::default()).unwrap();
     // The line is there, its id is not: what a kill between the two writes leaves.
     let line = format!("{{\"v\":1,\"kind\":\"turn\",\"record\":{}}}\n", turn(2));
@@ -313,8 +315,7 @@ fn foreign_ids(count: u64) -> String {
 
 #[test]
 fn ids_that_another_program_appended_or_rebuilt_are_known() {
-    let directory = tempfile::tempdir().unwrap();
-    let ledger = ledger(directory.path());
+    let (_directory, ledger) = place();
     let options = AppendOptions::default();
     fs::create_dir(ledger.home().root()).unwrap();
     // Enough for sorted ids and for some behind them.
@@ -349,8 +350,7 @@ fn ids_that_another_program_appended_or_rebuilt_are_known() {
 #[test]
 fn an_index_made_while_the_ledger_is_replaced_is_of_the_new_one() {
     for is_deleted in [false, true] {
-        let directory = tempfile::tempdir().unwrap();
-        let ledger = ledger(directory.path());
+        let (directory, ledger) = place();
         ledger.append(&turns(0..50), &AppendOptions::default()).unwrap();
         let home = ledger.home();
         let before = fs::read(home.ids_index()).unwrap();
@@ -386,8 +386,7 @@ fn turns_text(numbers: std::ops::Range<usize>) -> String {
 
 #[test]
 fn damaged_sorted_ids_never_drop_a_record() {
-    let directory = tempfile::tempdir().unwrap();
-    let ledger = ledger(directory.path());
+    let (_directory, ledger) = place();
     fs::create_dir(ledger.home().root()).unwrap();
     fs::write(ledger.home().ids_index(), foreign_ids(5000)).unwrap();
     ledger.append(&turns(0..1), &AppendOptions::default()).unwrap();
@@ -411,8 +410,7 @@ fn damaged_sorted_ids_never_drop_a_record() {
 
 #[test]
 fn the_window_of_fingerprints_holds_ten_thousand() {
-    let directory = tempfile::tempdir().unwrap();
-    let ledger = ledger(directory.path());
+    let (_directory, ledger) = place();
     let options = AppendOptions::default();
     ledger.append(&turns(0..9_999), &options).unwrap();
     let window = || fs::read_to_string(ledger.home().fingerprints_index()).unwrap();
@@ -499,8 +497,7 @@ fn lines_are_printed_as_javascript_would() {
 
 #[test]
 fn content_that_cannot_be_written_leaves_stamps_unwritten() {
-    let directory = tempfile::tempdir().unwrap();
-    let ledger = ledger(directory.path());
+    let (_directory, ledger) = place();
     let mut batch = Batch::new();
     batch
         .push_stamp(
@@ -588,8 +585,7 @@ fn a_power_cut_at_any_moment_of_a_reset_leaves_the_ledger_here_or_in_the_trash()
 fn a_reset_that_fails_anywhere_loses_nothing_and_syncs_the_trash_before_the_home() {
     let mut synced = Vec::new();
     each_failure(|harness| {
-        let directory = tempfile::tempdir().unwrap();
-        let ledger = ledger(directory.path());
+        let (_directory, ledger) = place();
         ledger.append(&turns(0..3), &AppendOptions::default()).unwrap();
         let text = fs::read(ledger.home().ledger()).unwrap();
         let outcome = harness.run(|| ledger.reset(ResetScope::Everything));
@@ -618,9 +614,7 @@ fn a_merge_that_fails_is_completed_by_the_next() {
         let ledger = Ledger::new(home.clone());
         ledger.append(&turns(numbers), &AppendOptions::default()).unwrap();
         ledger.set_machine(&MachineName::new("desk").unwrap()).unwrap();
-        let mut content = Batch::new();
-        content.push_content(br#"{"sessionId":"s1","text":"1"}"#).unwrap();
-        ledger.append(&content, &AppendOptions::default()).unwrap();
+        ledger.append(&content("1"), &AppendOptions::default()).unwrap();
     }
     let inputs = [a, b].map(|home| MergeInput::of_home(&home).unwrap());
     let merged = |name: &str| Ledger::new(Home::at(directory.path().join(name)));
