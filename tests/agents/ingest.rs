@@ -323,6 +323,43 @@ fn a_log_that_continues_another_is_found_however_the_id_is_spelt() {
 }
 
 #[test]
+fn models_that_advise_have_turns_of_their_own() {
+    let user = User::new();
+    let mut log = Log::default();
+    log.prompt("go");
+    let of_advisor = |output: u64| json!({"type": "advisor_message", "model": "claude-opus-4-7", "input_tokens": 1000, "output_tokens": output});
+    let id = "msg_0123456789abcdefghijkl";
+    // Each line of the message repeats the iterations before it, and the last iteration of a line may still grow.
+    for (advisors, output) in [(&[5][..], 20), (&[50, 6], 30)] {
+        log.answer(id, json!({"type": "text", "text": "a"}), json!("end_turn"), output);
+        let iterations = advisors.iter().flat_map(|output| [json!({"type": "message"}), of_advisor(*output)]);
+        let iterations = Value::Array(iterations.collect());
+        log.lines.last_mut().unwrap()["message"]["usage"]["iterations"] = iterations;
+    }
+    fs::write(user.log("s.jsonl"), log.bytes()).unwrap();
+    // A session that was resumed has a copy.
+    log.lines.iter_mut().for_each(|line| line["sessionId"] = json!("resumed"));
+    log.prompt("more");
+    fs::write(user.log("t.jsonl"), log.bytes()).unwrap();
+    ["s.jsonl", "t.jsonl"].iter().for_each(|name| age(&user.log(name), 3600));
+    user.ingest(&[]);
+    let turns = user.lines().into_iter().filter(|line| line.contains(r#""kind":"turn""#));
+    let mut turns: Vec<(String, String, u64, u64)> = turns
+        .map(|line| {
+            let record = serde_json::from_str::<Value>(&line).unwrap()["record"].take();
+            let [id, model] = ["messageId", "model"].map(|key| record[key].as_str().unwrap().to_owned());
+            let [input, output] = ["input", "output"].map(|key| record["usage"][key].as_u64().unwrap());
+            (id, model, input, output)
+        })
+        .collect();
+    turns.sort();
+    let advisor =
+        |number: u8, output| (format!("{id}+advisor{number}"), "claude-opus-4-7".to_owned(), 1000, output);
+    let main = (id.to_owned(), "claude-opus-4-7".to_owned(), 3, 30);
+    assert_eq!(turns, [main, advisor(1, 50), advisor(2, 6)]);
+}
+
+#[test]
 fn the_logs_of_agents_of_workflows_and_of_agents_are_read() {
     let user = User::new();
     let log = |name: &str| {

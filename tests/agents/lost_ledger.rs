@@ -65,8 +65,7 @@ fn lines_that_a_ledger_lacks_are_written_again() {
                 .replace("end_", "last_")
                 .bytes(),
         );
-        fs::write(user.log("more.jsonl"), more).unwrap();
-        age(&user.log("more.jsonl"), 3600);
+        put_at_rest(&user.log("more.jsonl"), more);
         user.ingest(&[]);
         let wanted = user.lines();
         let ledger = fs::read(&kept[0].0).unwrap();

@@ -53,6 +53,17 @@ impl MessageCounts {
     }
 }
 
+/// What a model spent that advised the model of a message: Claude Code leaves this out of the usage of the message.
+#[derive(Debug)]
+struct Advisor<'p> {
+    /// The id of its turn.
+    id: &'p [u8],
+    model: &'p [u8],
+    counts: MessageCounts,
+    coverage: Coverage,
+    terms: TurnTerms,
+}
+
 /// The values of a message as the TypeScript package writes them: JSON texts of values of any type.
 #[derive(Debug)]
 struct ReferenceValues {
@@ -100,6 +111,57 @@ fn usage_as_reference(usage: Option<Value<'_>>) -> Vec<u8> {
     record.raw("cacheCreate5m", &cache_5m);
     record.raw("cacheCreate1h", &cache_1h);
     record.finish()
+}
+
+/// The counts of a usage. What it says of coverage is added, and its terms replace earlier terms.
+///
+/// One look at the members, because each line of a message has nearly all of them.
+fn counts_of(usage: Value<'_>, coverage: &mut Coverage, terms: &mut TurnTerms) -> MessageCounts {
+    // An absent count is 0, and a value that is no count is NaN.
+    let mut counts = MessageCounts::default();
+    let word = |value| js::wtf8(value).filter(|word| !word.is_empty());
+    for (key, value) in usage.members_in_text_order() {
+        match key.as_wtf8() {
+            b"input_tokens" => {
+                (counts.told.input, coverage.has_input) = (token_count_of(value), true);
+            }
+            b"output_tokens" => {
+                (counts.told.output, coverage.has_output) = (token_count_of(value), true);
+            }
+            b"cache_read_input_tokens" => {
+                (counts.told.cache_read, coverage.has_cache_read) = (token_count_of(value), true);
+            }
+            b"cache_creation_input_tokens" => {
+                (counts.cache_write, coverage.has_cache_create) = (token_count_of(value), true);
+            }
+            b"cache_creation" => {
+                for (key, value) in value.members_in_text_order() {
+                    let count = match key.as_wtf8() {
+                        b"ephemeral_5m_input_tokens" => &mut counts.told.cache_create_5m,
+                        b"ephemeral_1h_input_tokens" => &mut counts.told.cache_create_1h,
+                        _ => continue,
+                    };
+                    (*count, coverage.has_cache_create) = (token_count_of(value), true);
+                }
+            }
+            b"service_tier" => {
+                if let Some(word) = word(value) {
+                    terms.service_tier = extraordinary(word);
+                }
+            }
+            b"speed" => {
+                if let Some(word) = word(value) {
+                    terms.speed = extraordinary(word);
+                }
+            }
+            b"server_tool_use" => {
+                let searches = js::number(value, "web_search_requests").unwrap_or(0.0) as u64;
+                terms.web_searches = terms.web_searches.max(searches);
+            }
+            _ => {}
+        }
+    }
+    counts
 }
 
 /// The provider that served a message, unless Anthropic did. Other providers put a mark into the message's id or the
@@ -153,6 +215,8 @@ pub(super) struct ClaudeMessage<'p> {
     pub counts: MessageCounts,
     /// What the TypeScript package writes in place of these values; none with our rules.
     reference: Option<Box<ReferenceValues>>,
+    /// In the order of the usage of the last lines.
+    advisors: Vec<Advisor<'p>>,
     pub calls: Vec<ToolCall<&'p [u8]>>,
     pub unanswered: Vec<&'p [u8]>,
     /// The texts of the lines.
@@ -195,6 +259,7 @@ impl<'p> ClaudeMessage<'p> {
             branch: kept(line.branch),
             counts: MessageCounts::default(),
             reference: options.as_reference.then(|| Box::new(ReferenceValues::of(line.root, usage))),
+            advisors: Vec::new(),
             calls: Vec::new(),
             unanswered: Vec::new(),
             texts: Vec::new(),
@@ -220,7 +285,11 @@ impl<'p> ClaudeMessage<'p> {
             self.stop_reason = Some(arena.alloc_slice_copy(reason));
         }
         if let Some(usage) = message.get("usage").filter(|usage| usage.kind() == Kind::Object) {
-            self.add_usage(usage);
+            self.has_usage = true;
+            self.counts.grow(&counts_of(usage, &mut self.coverage, &mut self.terms));
+            if let Some(iterations) = usage.get("iterations").filter(|_| self.reference.is_none()) {
+                self.add_advisors(arena, iterations);
+            }
         }
         for block in line.content.into_iter().flat_map(Value::items) {
             match js::any_text(block, "type") {
@@ -234,57 +303,46 @@ impl<'p> ClaudeMessage<'p> {
         }
     }
 
-    /// Adds the usage of a line. Its terms replace the terms of earlier lines.
-    ///
-    /// One look at the members, because each line of a message has nearly all of them.
-    fn add_usage(&mut self, usage: Value<'_>) {
-        self.has_usage = true;
-        // An absent count is 0, and a value that is no count is NaN.
-        let mut counts = MessageCounts::default();
-        let (coverage, terms) = (&mut self.coverage, &mut self.terms);
-        let word = |value| js::wtf8(value).filter(|word| !word.is_empty());
-        for (key, value) in usage.members_in_text_order() {
-            match key.as_wtf8() {
-                b"input_tokens" => {
-                    (counts.told.input, coverage.has_input) = (token_count_of(value), true);
-                }
-                b"output_tokens" => {
-                    (counts.told.output, coverage.has_output) = (token_count_of(value), true);
-                }
-                b"cache_read_input_tokens" => {
-                    (counts.told.cache_read, coverage.has_cache_read) = (token_count_of(value), true);
-                }
-                b"cache_creation_input_tokens" => {
-                    (counts.cache_write, coverage.has_cache_create) = (token_count_of(value), true);
-                }
-                b"cache_creation" => {
-                    for (key, value) in value.members_in_text_order() {
-                        let count = match key.as_wtf8() {
-                            b"ephemeral_5m_input_tokens" => &mut counts.told.cache_create_5m,
-                            b"ephemeral_1h_input_tokens" => &mut counts.told.cache_create_1h,
-                            _ => continue,
-                        };
-                        (*count, coverage.has_cache_create) = (token_count_of(value), true);
-                    }
-                }
-                b"service_tier" => {
-                    if let Some(word) = word(value) {
-                        terms.service_tier = extraordinary(word);
-                    }
-                }
-                b"speed" => {
-                    if let Some(word) = word(value) {
-                        terms.speed = extraordinary(word);
-                    }
-                }
-                b"server_tool_use" => {
-                    let searches = js::number(value, "web_search_requests").unwrap_or(0.0) as u64;
-                    terms.web_searches = terms.web_searches.max(searches);
-                }
-                _ => {}
+    /// Adds the iterations of other models. Each line of the message repeats the iterations before it.
+    fn add_advisors(&mut self, arena: &'p Bump, iterations: Value<'_>) {
+        let is_of_advisor = |item: &Value<'_>| js::any_text(*item, "type") == Some(b"advisor_message");
+        for (place, usage) in iterations.items().filter(is_of_advisor).enumerate() {
+            if place == self.advisors.len() {
+                let id = [self.id, format!("+advisor{}", place + 1).as_bytes()].concat();
+                let model = js::text(usage, "model").or(self.model).unwrap_or_default();
+                self.advisors.push(Advisor {
+                    id: arena.alloc_slice_copy(&id),
+                    model: arena.alloc_slice_copy(model),
+                    counts: MessageCounts::default(),
+                    coverage: Coverage::default(),
+                    terms: TurnTerms::default(),
+                });
             }
+            let Advisor { counts, coverage, terms, .. } = &mut self.advisors[place];
+            counts.grow(&counts_of(usage, coverage, terms));
         }
-        self.counts.grow(&counts);
+    }
+
+    /// The turns of the models that advised this one: of the same moment, without calls and texts.
+    pub(super) fn of_advisors(&self) -> impl Iterator<Item = ClaudeMessage<'p>> {
+        self.advisors.iter().map(|advisor| ClaudeMessage {
+            id: advisor.id,
+            uuid: None,
+            model: Some(advisor.model),
+            thread: self.thread.clone(),
+            has_usage: true,
+            coverage: advisor.coverage,
+            terms: advisor.terms.clone(),
+            branch: None,
+            counts: advisor.counts.clone(),
+            reference: None,
+            advisors: Vec::new(),
+            calls: Vec::new(),
+            unanswered: Vec::new(),
+            texts: Vec::new(),
+            prompt: self.prompt.clone(),
+            ..*self
+        })
     }
 
     /// Returns the time of the message as JSON text.

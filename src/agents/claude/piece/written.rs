@@ -105,20 +105,25 @@ impl<'p> Piece<'p> {
                 leave_out(Reason::OpenMessage, "is not complete");
                 continue;
             }
-            let mut text = RecordText::after(std::mem::take(&mut gathered.texts), "claude-code");
-            message
-                .write_turn(&mut text, before + index, path.as_bytes(), agent.as_deref(), log.projects)
-                .map_err(|given_up| given_up.at(log.path))?;
-            let (texts, text) = text.finish_in();
-            gathered.texts = texts;
-            let mut record = PassRecord { owner: Some(index as u32), ..PassRecord::at(text) };
-            record.notes = message.notes(&mut self.hasher);
-            record.line = Some((message.at, message.len_bytes));
-            if !options.as_reference {
-                record.stamp = message.stamp();
-                record.branch = state.branch_stamp(message);
-            }
-            gathered.turns.push(record);
+            let mut push = |message: &ClaudeMessage<'_>, branch| {
+                let mut text = RecordText::after(std::mem::take(&mut gathered.texts), "claude-code");
+                message
+                    .write_turn(&mut text, before + index, path.as_bytes(), agent.as_deref(), log.projects)
+                    .map_err(|given_up| given_up.at(log.path))?;
+                let (texts, text) = text.finish_in();
+                gathered.texts = texts;
+                gathered.turns.push(PassRecord {
+                    owner: Some(index as u32),
+                    notes: message.notes(&mut self.hasher),
+                    line: Some((message.at, message.len_bytes)),
+                    stamp: if options.as_reference { None } else { message.stamp() },
+                    branch,
+                    ..PassRecord::at(text)
+                });
+                Ok::<_, AgentsError>(())
+            };
+            push(message, if options.as_reference { None } else { state.branch_stamp(message) })?;
+            message.of_advisors().try_for_each(|advisor| push(&advisor, None))?;
             gathered.calls += message.calls.len() as u64;
             let invalid = message.counts.usage().invalid_counts();
             if !message.has_usage {
