@@ -11,7 +11,7 @@ use super::tally::{
     Dimensions, ExplainedTurn, GrowingRow, LowerBounds, NumberMap, PeriodKey, QuestionRows, Sums, Times,
     UnpricedReason, UsageTally,
 };
-use crate::record::time::{DAY_SECONDS, Instant, civil, date, month_after};
+use crate::record::time::{DAY_SECONDS, Instant, Zone, civil, date, month_after};
 
 /// Length of a block in hours.
 const BLOCK_HOURS: i64 = 5;
@@ -254,7 +254,7 @@ fn fill(
     };
     let zone = &question.zone;
     let start_of = |key: &PeriodKey| match key {
-        PeriodKey::Hour(hour, offset) => Some(hour * 3600 - offset),
+        PeriodKey::Hour(hour, offset) => Some(hour_bounds(zone, *hour, *offset).0),
         PeriodKey::Day(day) => Some(zone.day_start(*day)),
         _ => None,
     };
@@ -295,6 +295,15 @@ fn fill(
     Err(UsageError::TooManyPeriods { period: period.as_str(), periods_max: FILL_MAX })
 }
 
+/// The bounds of an hour of local time. If a change of the offset cuts an hour short, its row is the part of the hour with this offset.
+fn hour_bounds(zone: &Zone, hour: i64, offset: i64) -> (i64, i64) {
+    let (start, end) = (hour * 3600 - offset, (hour + 1) * 3600 - offset);
+    let within = [start, end - 1, start + 1800, start + 900, start + 2700];
+    let mut in_force = within.into_iter().map(|at| zone.span_at(Instant::at(at)));
+    let span = in_force.find(|span| span.offset == offset);
+    span.map_or((start, end), |span| (start.max(span.from), end.min(span.to)))
+}
+
 fn row_period(group: &QuestionRows<'_>, key: PeriodKey, all: &UsageTally<'_>) -> Option<RowPeriod> {
     let question = group.question;
     let zone = &question.zone;
@@ -304,12 +313,7 @@ fn row_period(group: &QuestionRows<'_>, key: PeriodKey, all: &UsageTally<'_>) ->
     match key {
         PeriodKey::None | PeriodKey::Undated => None,
         PeriodKey::Hour(hour, offset) => {
-            let (start, end) = (hour * 3600 - offset, (hour + 1) * 3600 - offset);
-            // If a change of the offset cuts an hour short, the row is the part of the hour with this offset.
-            let middle = [start, end - 1, start + 1800, start + 900, start + 2700];
-            let in_force = middle.into_iter().map(|at| zone.span_at(Instant::at(at)));
-            let span = in_force.into_iter().find(|span| span.offset == offset);
-            let (start, end) = span.map_or((start, end), |span| (start.max(span.from), end.min(span.to)));
+            let (start, end) = hour_bounds(zone, hour, offset);
             let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.abs() / 60);
             let name = format!(
                 "{}T{:02}:00:00{sign}{:02}:{:02}",

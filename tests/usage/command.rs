@@ -175,6 +175,10 @@ fn empty_periods_are_filled_with_zeros() {
     let months = filled(&["month", "--since", "2026-09", "--until", "2026-12-01"]);
     let keys: Vec<(&str, u64)> = months.iter().map(|row| (&*row.0, row.1)).collect();
     assert_eq!(keys, [("2026-09", 0), ("2026-10", 2), ("2026-11", 0), ("2026-12", 0)]);
+    // On Lord Howe Island clocks go forward by half an hour at 15:30 UTC, so the first hour begins then, and no other hour before.
+    let island = home_with(&turn_at("2026-10-03T15:40:00Z", "m1", "claude-opus-4-7", "200"));
+    let hour = ["usage", "hour", "--fill", "--json", "--tz", "Australia/Lord_Howe"];
+    assert_eq!(rows(&burn(island.path(), &hour).1), [row("2026-10-04T02:00:00+11:00", 1)]);
     // Sessions are not a part of the calendar.
     assert_eq!(filled(&["session"]).len(), 1);
     let (.., said) = burn(home.path(), &["usage", "--by", "model", "--fill"]);
