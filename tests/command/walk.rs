@@ -119,10 +119,11 @@ fn wrong_usage_is_told_on_stderr_with_exit_code_2() {
 }
 
 /// Commands without `--json`, whose output is for another program or has one record a line.
-const WITHOUT_JSON: [&str; 7] = [
+const WITHOUT_JSON: [&str; 8] = [
     "journal append",
     "ledger export",
     "dev generate-ledger",
+    "dev naive-load",
     "dev price",
     "dev sqlite-options",
     "completions",

@@ -142,6 +142,7 @@ impl Everything {
                 ("book", "id") => SALE_ID.to_owned(),
                 ("journal", "dir") => of.journal.clone(),
                 ("journal", "key") => "Q:0000000000000000".to_owned(),
+                ("dev", "ledger") => format!("{}/ledger.jsonl", of.home),
                 ("dev", "out") => of.new_file.clone(),
                 ("dev", "size") => "20KB".to_owned(),
                 _ => first_possible?,

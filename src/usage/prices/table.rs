@@ -21,7 +21,7 @@ pub enum PricesError {
         path: PathBuf,
     },
     /// The file could not be read.
-    #[error("cannot read the prices in {}: {source}; check its owner and mode, or move it away", path.display())]
+    #[error("cannot read the prices in {}: {source}; {}", path.display(), remedy(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -39,6 +39,15 @@ pub enum PricesError {
         /// What is wrong, with line and column.
         reason: String,
     },
+}
+
+fn remedy(reason: &std::io::Error) -> &'static str {
+    match reason.kind() {
+        ErrorKind::NotADirectory => {
+            "a file stands in the place of a directory: move it away, or choose another"
+        }
+        _ => "check its owner and mode, or move it away",
+    }
 }
 
 /// A larger price file is refused.
@@ -216,9 +225,7 @@ impl Prices {
         let path = home.prices();
         // A link that leads nowhere is no missing file.
         match std::fs::symlink_metadata(&path) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                Ok(Self::built_in())
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::built_in()),
             _ => Self::with_own(&path),
         }
     }
