@@ -88,9 +88,8 @@ async fn measured() {
             let store = LogTaleaStore::open_with(directory.path(), OPTIONS).await.unwrap();
             set_up(&store, "shop").await;
             while posted < length {
-                let batch: Vec<_> = (posted..length.min(posted + 1000))
-                    .map(|number| transfer(number, &format!("k{number}"), "shop", "cash", "sales", 1))
-                    .collect();
+                let batch: Vec<_> =
+                    (posted..length.min(posted + 1000)).map(|number| sale(number, 1)).collect();
                 for outcome in store.commit_batch(&batch).await {
                     outcome.unwrap();
                 }

@@ -17,18 +17,11 @@ async fn made(directory: &Path, count: u64) -> Vec<u64> {
     set_up(&store, "shop").await;
     let mut ends = Vec::new();
     for number in 0..count {
-        store
-            .commit(&transfer(number, &format!("k{number}"), "shop", "cash", "sales", 1 << number))
-            .await
-            .unwrap();
+        store.commit(&sale(number, 1 << number)).await.unwrap();
         ends.push(fs::metadata(directory.join(SEGMENT)).unwrap().len());
     }
     store.shutdown().await;
     ends
-}
-
-async fn cash(store: &LogTaleaStore) -> i64 {
-    store.balance(&account("shop", "cash"), None).await.unwrap().amount.minor()
 }
 
 #[tokio::test]
@@ -51,10 +44,7 @@ async fn a_log_cut_anywhere_in_its_last_frame_loses_that_frame_and_goes_on() {
         assert_eq!(fs::metadata(directory.path().join(SEGMENT)).unwrap().len(), ends[1]);
         // The lost sale is posted again; a kept sale is not.
         for number in [1, 2] {
-            store
-                .commit(&transfer(number, &format!("k{number}"), "shop", "cash", "sales", 1 << number))
-                .await
-                .unwrap();
+            store.commit(&sale(number, 1 << number)).await.unwrap();
         }
         store.shutdown().await;
         assert_eq!(fs::read_dir(directory.path().join("books/shop")).unwrap().count(), 1);
@@ -109,17 +99,12 @@ async fn zeros_and_garbage_behind_the_log_are_cut() {
 }
 
 async fn many_segments(directory: &Path) -> Vec<PathBuf> {
-    let options = relayburn_ledger::book::LogStoreOptions { segment_max: 1200, ..NEVER_SNAPSHOT };
-    let store = LogTaleaStore::open_with(directory, options).await.unwrap();
+    let options = LogStoreOptions { segment_max: 1200, ..NEVER_SNAPSHOT };
+    let store = ours_with(directory, &options).await;
     set_up(&store, "shop").await;
-    for number in 0..20 {
-        store.commit(&transfer(number, &format!("k{number}"), "shop", "cash", "sales", 1)).await.unwrap();
-    }
+    post(&store, 0..20).await;
     store.shutdown().await;
-    let mut segments: Vec<PathBuf> =
-        fs::read_dir(directory.join("books/shop")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    segments.sort();
-    segments
+    files(directory, "")
 }
 
 #[tokio::test]
@@ -130,11 +115,7 @@ async fn a_missing_segment_is_noticed_unless_it_is_the_last() {
     for missing in 0..count {
         let directory = tempfile::tempdir().unwrap();
         copy_tree(original.path(), directory.path());
-        let mut segments: Vec<PathBuf> = fs::read_dir(directory.path().join("books/shop"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        segments.sort();
+        let segments = files(directory.path(), "");
         fs::remove_file(&segments[missing]).unwrap();
         let opened = LogTaleaStore::open(directory.path()).await;
         if missing + 1 == count {
@@ -153,11 +134,8 @@ async fn a_missing_segment_is_noticed_unless_it_is_the_last() {
 async fn damage_in_two_sealed_segments_is_reported_twice_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let segments = many_segments(directory.path()).await;
-    for segment in [&segments[1], &segments[3]] {
-        let mut bytes = fs::read(segment).unwrap();
-        bytes[20] ^= 4;
-        fs::write(segment, bytes).unwrap();
-    }
+    flip(&segments[1], 20);
+    flip(&segments[3], 20);
     let before: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).unwrap()).collect();
     let findings = check(directory.path()).unwrap().findings;
     let found: Vec<_> = findings.iter().map(|finding| (finding.file.clone(), finding.offset)).collect();
@@ -165,6 +143,28 @@ async fn damage_in_two_sealed_segments_is_reported_twice_and_changes_nothing() {
     LogTaleaStore::open(directory.path()).await.unwrap_err();
     let after: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).unwrap()).collect();
     assert_eq!(before, after);
+}
+
+/// The names of [`files`].
+fn names(directory: &Path, ending: &str) -> Vec<String> {
+    let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    files(directory, ending).into_iter().map(name).collect()
+}
+
+/// Where the frames of a segment start.
+fn frame_starts(bytes: &[u8]) -> Vec<u64> {
+    let (mut at, mut starts) = (0, Vec::new());
+    while at < bytes.len() {
+        starts.push(at as u64);
+        at += 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    }
+    starts
+}
+
+fn flip(path: &Path, at: u64) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at as usize] ^= 4;
+    fs::write(path, bytes).unwrap();
 }
 
 /// The findings of a check: kind, file name, offset.
@@ -196,10 +196,10 @@ fn everything(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
     let original = tempfile::tempdir().unwrap();
     let options = LogStoreOptions { idem_hot_cap: 4, snapshot_every: 0, segment_max: 2200 };
-    let store = LogTaleaStore::open_with(original.path(), options).await.unwrap();
+    let store = ours_with(original.path(), &options).await;
     set_up(&store, "shop").await;
     for number in 0..30 {
-        store.commit(&transfer(number, &format!("k{number}"), "shop", "cash", "sales", 1)).await.unwrap();
+        post(&store, number..number + 1).await;
         if number == 12 || number == 25 {
             store.snapshot_now("shop").await.unwrap();
         }
@@ -207,26 +207,9 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
     store.shutdown().await;
     assert_eq!(told(original.path()), []);
     let shop = original.path().join("books/shop");
-    let names = |ending: &str| {
-        let mut names: Vec<String> = fs::read_dir(&shop)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.retain(|name| name.ends_with(ending));
-        names.sort();
-        names
-    };
-    let (segments, snapshots, runs) = (names(".log"), names(".snap"), names(".run"));
+    let [segments, snapshots, runs] = [".log", ".snap", ".run"].map(|ending| names(original.path(), ending));
     assert!(segments.len() > 5 && snapshots.len() == 2 && runs.len() > 2);
-    let offsets = |name: &str| {
-        let bytes = fs::read(shop.join(name)).unwrap();
-        let (mut at, mut offsets) = (0, Vec::new());
-        while at < bytes.len() {
-            offsets.push(at as u64);
-            at += 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-        }
-        offsets
-    };
+    let starts = |name: &str| frame_starts(&fs::read(shop.join(name)).unwrap());
     let damaged = |damage: &dyn Fn(&Path)| {
         let directory = tempfile::tempdir().unwrap();
         copy_tree(original.path(), directory.path());
@@ -236,21 +219,16 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
         assert_eq!(everything(directory.path()), before, "a check changes nothing");
         told
     };
-    let flip = |path: PathBuf, at: u64| {
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[at as usize] ^= 4;
-        fs::write(path, bytes).unwrap();
-    };
     let frame = BookFindingKind::DamagedFrame;
-    let (second, third) = (offsets(&segments[1]), offsets(&segments[2]));
+    let (second, third) = (starts(&segments[1]), starts(&segments[2]));
     assert!(second.len() > 4);
     // Damage in two frames of one segment, once in the length, and in a third frame of a later segment.
     let found = damaged(&|shop| {
-        flip(shop.join(&segments[1]), second[1] + 20);
-        flip(shop.join(&segments[1]), second[3] + 1);
-        flip(shop.join(&segments[2]), third[2] + 30);
-        flip(shop.join(&runs[1]), 40);
-        flip(shop.join(&snapshots[1]), 40);
+        flip(&shop.join(&segments[1]), second[1] + 20);
+        flip(&shop.join(&segments[1]), second[3] + 1);
+        flip(&shop.join(&segments[2]), third[2] + 30);
+        flip(&shop.join(&runs[1]), 40);
+        flip(&shop.join(&snapshots[1]), 40);
     });
     let at = |name: &str, offset| (frame, name.to_owned(), Some(offset));
     assert_eq!(
@@ -266,7 +244,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
     // A missing segment, and damage in the segment that follows it.
     let found = damaged(&|shop| {
         fs::remove_file(shop.join(&segments[1])).unwrap();
-        flip(shop.join(&segments[2]), third[1] + 20);
+        flip(&shop.join(&segments[2]), third[1] + 20);
         fs::remove_file(shop.join(&segments[4])).unwrap();
     });
     assert_eq!(
@@ -281,7 +259,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
     let found = damaged(&|shop| {
         fs::remove_file(shop.join(&segments[2])).unwrap();
         fs::create_dir(shop.join(&segments[2])).unwrap();
-        flip(shop.join(&segments[3]), 30);
+        flip(&shop.join(&segments[3]), 30);
     });
     assert_eq!(found, [(BookFindingKind::Unreadable, segments[2].clone(), None), at(&segments[3], 0)]);
     // Keys that the log does not have, reported once for each run; and names that other programs may write.
@@ -295,7 +273,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
     assert_eq!(found, [(BookFindingKind::WrongRun, "idem-000100.run".to_owned(), None)]);
     // The newest snapshot is lost, and a run with it, so keys are missing beside the older snapshot.
     let found = damaged(&|shop| {
-        flip(shop.join(&snapshots[1]), 40);
+        flip(&shop.join(&snapshots[1]), 40);
         fs::remove_file(shop.join(&runs[0])).unwrap();
     });
     assert_eq!(
@@ -340,7 +318,7 @@ async fn a_snapshot_ahead_of_its_log_is_set_aside_for_good() {
     store.shutdown().await;
     assert!(check(directory.path()).unwrap().ok);
     let back = published(directory.path(), &NEVER_SNAPSHOT).await;
-    assert_eq!(back.balance(&account("shop", "cash"), None).await.unwrap().amount.minor(), 1007);
+    assert_eq!(cash(&back).await, 1007);
 }
 
 #[tokio::test]
@@ -356,10 +334,10 @@ async fn leftovers_are_removed_and_strangers_are_left_alone() {
     fs::write(directory.path().join("books/README"), b"?").unwrap();
     let store = ours(directory.path()).await;
     assert_eq!(cash(&store).await, 3);
-    let mut names: Vec<String> =
-        fs::read_dir(&shop).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    assert_eq!(names, ["notes.txt", "segment-00000000000000000001.log", "segment-x.log"]);
+    assert_eq!(
+        names(directory.path(), ""),
+        ["notes.txt", "segment-00000000000000000001.log", "segment-x.log"]
+    );
 }
 
 #[tokio::test]
@@ -385,27 +363,22 @@ async fn a_torn_frame_that_a_snapshot_knows_of_is_saved_before_it_is_cut() {
 async fn a_torn_frame_that_a_run_knows_of_is_saved_before_it_is_cut() {
     let directory = tempfile::tempdir().unwrap();
     let options = LogStoreOptions { idem_hot_cap: 2, ..NEVER_SNAPSHOT };
-    let store = LogTaleaStore::open_with(directory.path(), options).await.unwrap();
+    let store = ours_with(directory.path(), &options).await;
     set_up(&store, "shop").await;
-    for number in 0..3 {
-        store.commit(&transfer(number, &format!("k{number}"), "shop", "cash", "sales", 1)).await.unwrap();
-    }
+    post(&store, 0..3).await;
     store.shutdown().await;
     let run = directory.path().join("books/shop/idem-000000.run");
     assert!(run.exists());
     // The run has the first sale; the log ends inside this sale.
     let segment = directory.path().join(SEGMENT);
     let bytes = fs::read(&segment).unwrap();
-    let (mut at, mut starts) = (0, Vec::new());
-    while at < bytes.len() {
-        starts.push(at);
-        at += 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-    }
-    fs::write(&segment, &bytes[..starts[3] - 1]).unwrap();
+    let starts = frame_starts(&bytes);
+    let (start, cut) = (starts[2] as usize, starts[3] as usize - 1);
+    fs::write(&segment, &bytes[..cut]).unwrap();
     let (store, recovery) = book::open(directory.path(), &NEVER_SNAPSHOT).await.unwrap();
     assert_eq!(cash(&store).await, 0);
     let saved = recovery.truncated[0].saved_as.clone().unwrap();
-    assert_eq!(fs::read(saved).unwrap(), bytes[starts[2]..starts[3] - 1]);
+    assert_eq!(fs::read(saved).unwrap(), bytes[start..cut]);
 }
 
 #[tokio::test]
@@ -416,9 +389,7 @@ async fn a_refused_book_leaves_the_others_as_they_are_and_the_report_to_the_next
     copy_tree(&books.join("shop"), &books.join("a"));
     let first = |book: &str| books.join(book).join("segment-00000000000000000001.log");
     let whole = fs::read(first("shop")).unwrap();
-    let mut damaged = whole.clone();
-    damaged[20] ^= 4;
-    fs::write(first("shop"), &damaged).unwrap();
+    flip(&first("shop"), 20);
     let mut last: Vec<PathBuf> =
         fs::read_dir(books.join("a")).unwrap().map(|at| at.unwrap().path()).collect();
     last.sort();
@@ -487,8 +458,7 @@ async fn a_run_or_a_snapshot_with_the_highest_number_leaves_room_for_the_next_on
     let store = open().await.unwrap();
     assert_eq!(cash(&store).await, 3 + 22);
     store.shutdown().await;
-    let names: Vec<String> =
-        fs::read_dir(&book).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names = names(directory.path(), "");
     assert!(names.iter().any(|name| name.starts_with("idem-0000")), "{names:?}");
     assert!(names.contains(&"snapshot-9223372036854775807.snap.stale".to_owned()), "{names:?}");
     assert!(check(directory.path()).unwrap().ok);

@@ -80,7 +80,7 @@ async fn stores_of_the_published_crate_give_the_recorded_answers_here_and_there_
         let options = options(&expect);
         let name = case.display().to_string();
         for round in 0..2 {
-            let store = LogTaleaStore::open_with(directory.path(), options.clone()).await.unwrap();
+            let store = ours_with(directory.path(), &options).await;
             assert_eq!(
                 observed(&store, &expect["observed"]).await,
                 expect["observed"],

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use relayburn_ledger::book::{BookFindingKind, LogStoreOptions, LogTaleaStore, check};
+use relayburn_ledger::book::{BookFindingKind, LogStoreOptions, check};
 use talea_core::store::{Committed, Store, StoreError};
 use talea_core::types::*;
 
@@ -170,7 +170,7 @@ async fn compare(store: &dyn Store, model: &Model) {
 async fn play(steps: Vec<Step>, options: LogStoreOptions) {
     let directory = tempfile::tempdir().unwrap();
     let mut model = Model::default();
-    let mut store = LogTaleaStore::open_with(directory.path(), options.clone()).await.unwrap();
+    let mut store = ours_with(directory.path(), &options).await;
     store.register_asset(&asset("USD")).await.unwrap();
     for step in steps {
         let mut reopen = false;
@@ -226,7 +226,7 @@ async fn play(steps: Vec<Step>, options: LogStoreOptions) {
         }
         if reopen {
             store.shutdown().await;
-            store = LogTaleaStore::open_with(directory.path(), options.clone()).await.unwrap();
+            store = ours_with(directory.path(), &options).await;
             compare(&store, &model).await;
         }
     }

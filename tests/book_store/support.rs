@@ -2,13 +2,13 @@
 //! binaries use parts of this file.
 #![allow(dead_code)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use relayburn_ledger::book::{LogStoreOptions, LogTaleaStore};
 use serde_json::{Map, Value, json};
-use talea_core::store::{AccountCfg, Store, StoreError};
+use talea_core::store::{AccountCfg, Committed, Store, StoreError};
 use talea_core::types::*;
 use uuid::Uuid;
 
@@ -16,7 +16,11 @@ pub const NEVER_SNAPSHOT: LogStoreOptions =
     LogStoreOptions { idem_hot_cap: 1_000_000, snapshot_every: 0, segment_max: 128 << 20 };
 
 pub async fn ours(directory: &Path) -> LogTaleaStore {
-    LogTaleaStore::open_with(directory, NEVER_SNAPSHOT).await.unwrap()
+    ours_with(directory, &NEVER_SNAPSHOT).await
+}
+
+pub async fn ours_with(directory: &Path, options: &LogStoreOptions) -> LogTaleaStore {
+    LogTaleaStore::open_with(directory, options.clone()).await.unwrap()
 }
 
 pub type Published = talea_store_log::LogTaleaStore;
@@ -44,6 +48,33 @@ pub fn txid(number: u64) -> TxId {
 
 pub fn posting(account: &AccountId, minor: i64, direction: Direction) -> Posting {
     Posting { account: account.clone(), amount: Amount::new(minor, AssetId::new("USD")), direction }
+}
+
+/// A sale of `minor` in the book `shop`, with a key of its own.
+pub fn sale(number: u64, minor: i64) -> Transaction {
+    transfer(number, &format!("k{number}"), "shop", "cash", "sales", minor)
+}
+
+/// Posts sales of 1.
+pub async fn post(store: &dyn Store, numbers: std::ops::Range<u64>) -> Vec<Committed> {
+    let mut done = Vec::new();
+    for number in numbers {
+        done.push(store.commit(&sale(number, 1)).await.unwrap());
+    }
+    done
+}
+
+/// The amount in the account `cash` of the book `shop`.
+pub async fn cash(store: &dyn Store) -> i64 {
+    store.balance(&account("shop", "cash"), None).await.unwrap().amount.minor()
+}
+
+/// The files of the book `shop` whose names end in `ending`, sorted.
+pub fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory.join("books/shop")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    files.sort();
+    files
 }
 
 /// From the second account to the first.
