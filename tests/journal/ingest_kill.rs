@@ -71,7 +71,7 @@ fn killed_at_random_under_load_it_ends_as_if_undisturbed() {
     };
     let journal = journal::open(&journal_dir, &options).unwrap().0;
     let done = AtomicBool::new(false);
-    let mut seed = 0x2545_F491_4F6C_DD1Du64;
+    let mut random = crate::common::Random::new(2);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // The load goes on all the time, at a rate that the ingestor can follow.
@@ -86,9 +86,8 @@ fn killed_at_random_under_load_it_ends_as_if_undisturbed() {
             }
         });
         for _ in 0..rounds() {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let mut child = ingest(&journal_dir, &store).arg("--follow").spawn().unwrap();
-            std::thread::sleep(Duration::from_micros(5_000 + (seed >> 33) % 120_000));
+            std::thread::sleep(Duration::from_micros(5_000 + random.below(120_000)));
             assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
             child.kill().unwrap();
             child.wait().unwrap();

@@ -6,17 +6,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::common::processes;
+use crate::common::{Random, processes};
 use relayburn_ledger::ingest::{Payload, QueuedLine, deserialize, queue_ledger_lines};
 use relayburn_ledger::journal::{
     self, GroupCommitBuffer, GroupCommitOptions, Journal, JournalError, JournalOptions, JournalReader,
     OnCorruption, recover,
 };
 
-const ROLE: &str = "JOURNAL_TEST_ROLE";
-const DIRECTORY: &str = "JOURNAL_TEST_DIRECTORY";
 const WRITERS: usize = 16;
 
 /// The number of rounds with a kill; `KILL_ROUNDS` changes it.
@@ -32,29 +30,27 @@ fn options() -> JournalOptions {
     }
 }
 
-/// This test binary again, running only `child`, in one of its roles.
+/// This test binary again, running only `role`.
 fn spawn_child(role: &str, directory: &Path) -> Child {
-    processes::alone(module_path!(), "child")
-        .arg("--test-threads=1")
-        .env(ROLE, role)
-        .env(DIRECTORY, directory)
+    processes::alone(module_path!(), "role")
+        .env("BURN_TEST_ROLE", format!("{role}\n{}", directory.display()))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
 }
 
-/// Not a test by itself: the roles of the child processes.
 #[test]
-fn child() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let directory = std::path::PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
-    match role.as_str() {
-        "group" => group_writers(&directory),
-        "threads" => thread_writers(&directory),
+#[ignore = "runs as another process of the other tests, which start it: cargo test --test journal kill"]
+fn role() {
+    let Some(role) = processes::role_played() else { return };
+    let directory = Path::new(&role[1]);
+    match role[0].as_str() {
+        "group" => group_writers(directory),
+        "threads" => thread_writers(directory),
         "queue" => {
             let line = format!("{{\"pid\":{}}}", std::process::id());
-            let offsets = queue_ledger_lines(&directory, &[&line], Duration::from_secs(60)).unwrap();
+            let offsets = queue_ledger_lines(directory, &[&line], Duration::from_secs(60)).unwrap();
             acknowledge(offsets[0], line.as_bytes());
         }
         other => panic!("{other}"),
@@ -109,18 +105,16 @@ fn thread_writers(directory: &Path) {
     });
 }
 
-/// Kills the child `delay` after its first acknowledgement. Returns all acknowledged offsets.
+/// Kills the child after `delay`. Returns all acknowledged offsets.
 fn killed(mut child: Child, delay: Duration) -> BTreeMap<u64, String> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let collector = std::thread::spawn(move || {
         let mut acknowledged = BTreeMap::new();
-        let mut first = None;
         for line in lines.map_while(Result::ok) {
             let mut words = line.split(' ');
             if let (Some("ack"), Some(offset), Some(hash)) = (words.next(), words.next(), words.next())
                 && hash.len() == 64
             {
-                first.get_or_insert_with(Instant::now);
                 acknowledged.insert(offset.parse().unwrap(), hash.to_owned());
             }
         }
@@ -147,10 +141,9 @@ fn hashes(directory: &Path) -> BTreeMap<u64, String> {
 fn sixteen_writers_killed_at_random_lose_nothing_they_were_told() {
     let directory = tempfile::tempdir().unwrap();
     let mut acknowledged = BTreeMap::new();
-    let mut seed = 0x9E37_79B9_7F4A_7C15u64;
+    let mut random = Random::new(1);
     for round in 0..rounds(12) {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let delay = Duration::from_millis(20 + seed % 180);
+        let delay = Duration::from_millis(20 + random.below(180));
         let role = if round % 2 == 0 { "group" } else { "threads" };
         acknowledged.extend(killed(spawn_child(role, directory.path()), delay));
         // A reader without a lock sees the records before any recovery.
