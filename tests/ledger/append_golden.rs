@@ -5,65 +5,49 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use relayburn_ledger::scan::json::{Document, Value};
 
-fn cases(folder: &str) -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let golden = std::env::var_os("BURN_GOLDEN").map_or(root.join("../shared/golden"), PathBuf::from);
-    let mut cases = Vec::new();
-    for parent in [root.join("fixtures").join(folder), golden.join(folder)] {
-        match fs::read_dir(&parent) {
-            Ok(entries) => cases.extend(entries.map(|entry| entry.unwrap().path())),
-            Err(_) => println!("{} is not there: its cases are not run", parent.display()),
-        }
-    }
-    cases
+use crate::common::everything::{files_in, finish};
+use crate::common::{fixture, golden, processes};
+
+fn cases() -> Vec<PathBuf> {
+    let folders = [Some(fixture("append")), golden().map(|golden| golden.join("append"))];
+    let entries = folders.into_iter().flatten().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
 }
 
 fn append(home: &Path, kind: &str, lines: &str) {
-    let mut burn = Command::new(env!("CARGO_BIN_EXE_burn"))
-        // The reference accepts any time, count and text.
+    let mut append = processes::burn(home);
+    // The reference accepts any time, count and text.
+    append
         .args(["ledger", "append", "--lenient", "--kind", kind])
-        .env("RELAYBURN_HOME", home)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    burn.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    assert!(burn.wait().unwrap().success(), "{kind}: {lines}");
+        .stdout(Stdio::piped());
+    let output = finish(append.spawn().unwrap(), lines);
+    assert!(output.status.success(), "{kind}: {lines}");
 }
 
 fn burn(home: &Path, args: &[&str]) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_burn")).args(args).env("RELAYBURN_HOME", home).output().unwrap();
+    let output = processes::burn(home).args(args).output().unwrap();
     assert!(output.status.success(), "{args:?}: {output:?}");
 }
 
 /// The files of a home by name, without the files that only this program keeps.
 fn files(home: &Path) -> BTreeMap<PathBuf, String> {
-    let mut found = BTreeMap::new();
-    let mut directories = vec![home.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else if !path.ends_with("ledger.idx.sorted") {
-                let name = path.strip_prefix(home).unwrap().to_owned();
-                found.insert(name, String::from_utf8(fs::read(&path).unwrap()).unwrap());
-            }
-        }
-    }
-    found
+    let mut paths = Vec::new();
+    files_in(home, &mut paths);
+    paths.retain(|path| !path.ends_with("ledger.idx.sorted"));
+    let file =
+        |path: PathBuf| (path.strip_prefix(home).unwrap().to_owned(), fs::read_to_string(&path).unwrap());
+    paths.into_iter().map(file).collect()
 }
 
 #[test]
 fn every_batch_leaves_the_same_bytes() {
-    let cases = cases("append");
+    let cases = cases();
     assert!(!cases.is_empty());
     for case in &cases {
         let home = tempfile::tempdir().unwrap();

@@ -352,13 +352,9 @@ fn a_file_anywhere_is_checked_with_the_index_beside_it_if_there_is_one() {
 /// A line has the same id through the fast path, through the exact path, and if it is rejected.
 #[test]
 fn the_checks_ids_are_those_of_the_index_for_odd_lines_too() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden");
-    let golden = std::env::var_os("BURN_GOLDEN").map_or(golden, Into::into);
-    let mut ledgers: Vec<std::path::PathBuf> = Vec::new();
-    match fs::read_dir(golden.join("archive")) {
-        Ok(cases) => ledgers.extend(cases.map(|case| case.unwrap().path().join("ledger.jsonl"))),
-        Err(_) => println!("{} is not there: its ledgers are not checked", golden.display()),
-    }
+    let cases = crate::common::golden().and_then(|golden| fs::read_dir(golden.join("archive")).ok());
+    let cases = cases.into_iter().flatten().map(|case| case.unwrap().path().join("ledger.jsonl"));
+    let mut ledgers: Vec<std::path::PathBuf> = cases.collect();
     let home = tempfile::tempdir().unwrap();
     let odd = home.path().join("odd.jsonl");
     let generate =

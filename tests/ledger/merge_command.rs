@@ -283,7 +283,6 @@ fn exported_lines_are_appended_elsewhere_once() {
     homes.refused(&["ledger", "export", "--home", "a", "--since", &beyond], 1, "it was cut or replaced");
 }
 
-/// Kills a merge at many moments. Whole lines are left, and another merge makes the same ledger.
 /// Two answers of one millisecond, model and counts.
 fn simultaneous_answers() -> [String; 2] {
     ["msg_a", "msg_b"].map(|id| {
@@ -342,6 +341,7 @@ fn a_name_that_is_not_utf_8_is_printed_into_the_document() {
     assert_eq!(merged["findings"][0]["line"]["ledger"], "\u{FFFD}.jsonl", "{merged}");
 }
 
+/// Kills a merge at many moments. Whole lines are left, and another merge makes the same ledger.
 #[test]
 fn a_killed_merge_is_completed_by_the_next() {
     let homes = Homes::new();
