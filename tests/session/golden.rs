@@ -15,6 +15,9 @@ use relayburn_ledger::session::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::common::everything::files_in;
+use crate::common::{fixture, golden};
+
 mod command;
 
 struct Case {
@@ -22,6 +25,12 @@ struct Case {
     folder: PathBuf,
     expect: Value,
     advisory: BTreeSet<String>,
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "case {}", self.name)
+    }
 }
 
 impl Case {
@@ -59,21 +68,16 @@ impl Case {
                     self.compare(&key_pointer, expected, &found[key]);
                 }
             }
-            _ => assert_eq!(expected, found, "case {} {pointer}", self.name),
+            _ => assert_eq!(expected, found, "{self} {pointer}"),
         }
     }
 }
 
 fn cases() -> Vec<Case> {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let golden =
-        std::env::var_os("BURN_GOLDEN").map_or_else(|| package.join("../shared/golden"), PathBuf::from);
     let mut cases = Vec::new();
-    for folder in [package.join("fixtures/session-store"), golden.join("session-store")] {
-        let Ok(entries) = fs::read_dir(&folder) else {
-            println!("{} is not there", folder.display());
-            continue;
-        };
+    let folders = [Some(fixture("session-store")), golden().map(|golden| golden.join("session-store"))];
+    for folder in folders.into_iter().flatten() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
             let expect: Value =
                 serde_json::from_slice(&fs::read(entry.join("expect.json")).unwrap()).unwrap();
@@ -112,21 +116,14 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Every file under `root`, with size and hash.
 fn files(root: &Path) -> BTreeMap<String, Value> {
-    fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, Value>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(root, &path, found);
-            } else {
-                let bytes = fs::read(&path).unwrap();
-                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, json!({"bytes": bytes.len(), "sha256": hex(&bytes)}));
-            }
-        }
-    }
-    let mut found = BTreeMap::new();
-    walk(root, root, &mut found);
-    found
+    let mut paths = Vec::new();
+    files_in(root, &mut paths);
+    let file = |path: PathBuf| {
+        let bytes = fs::read(&path).unwrap();
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        (name, json!({"bytes": bytes.len(), "sha256": hex(&bytes)}))
+    };
+    paths.into_iter().map(file).collect()
 }
 
 /// The files that a case may expect, without the lock, staging leftovers and bytes saved before a cut.
@@ -221,7 +218,7 @@ fn checkouts_are_whole() {
             .iter()
             .map(|(name, file)| (name.clone(), json!({"bytes": file["bytes"], "sha256": file["sha256"]})))
             .collect();
-        assert_eq!(files(&case.folder.join("store")), expected, "case {}", case.name);
+        assert_eq!(files(&case.folder.join("store")), expected, "{case}");
     }
 }
 
@@ -234,7 +231,7 @@ fn inspection_answers_as_the_reference_and_touches_nothing() {
         let mut reader = SessionStoreV2::open_for_inspection(&root, &case.options()).unwrap();
         let found = views(reader.view(), expected);
         case.compare("/inspection", expected, &found);
-        assert_eq!(files(&root), before, "case {}", case.name);
+        assert_eq!(files(&root), before, "{case}");
         assert!(!root.join("tmp").exists() || case.folder.join("store/tmp").exists());
     }
 }
@@ -329,21 +326,17 @@ fn a_recovering_open_has_one_of_the_accepted_outcomes() {
                 "unchanged_files" => {
                     for name in expected.as_array().unwrap() {
                         let name = name.as_str().unwrap();
-                        assert_eq!(files(&root)[name], before[name], "case {} {name}", case.name);
+                        assert_eq!(files(&root)[name], before[name], "{case} {name}");
                     }
                 }
                 "error_class_one_of" => {
-                    assert!(
-                        expected.as_array().unwrap().contains(&found["error_class"]),
-                        "case {}",
-                        case.name
-                    );
+                    assert!(expected.as_array().unwrap().contains(&found["error_class"]), "{case}");
                 }
                 "second_open" if found["result"] == "error" => {
                     let after = binding_files(&root);
                     let again = recovering_open(&case, &root, expected);
-                    assert_eq!(again["error_class"], found["error_class"], "case {}", case.name);
-                    assert_eq!(binding_files(&root), after, "case {}", case.name);
+                    assert_eq!(again["error_class"], found["error_class"], "{case}");
+                    assert_eq!(binding_files(&root), after, "{case}");
                 }
                 "files_after" if found["result"] == "error" => {
                     let mut expected = expected.as_object().unwrap().clone();
@@ -367,26 +360,22 @@ fn an_open_that_is_not_asked_to_drops_no_entry() {
         let drops = ["09", "12", "13"].iter().any(|number| case.name.starts_with(number));
         match (opened, accepted) {
             (Err(error), Ok((_, report))) => {
-                assert!(
-                    drops && error.class() == SessionErrorClass::EntriesWouldBeLost,
-                    "case {}: {error}",
-                    case.name
-                );
+                assert!(drops && error.class() == SessionErrorClass::EntriesWouldBeLost, "{case}: {error}");
                 let told = format!("would drop {} ", report.lost_entries.len());
-                assert!(error.to_string().contains(&told), "case {}: {error}", case.name);
-                assert_eq!(binding_files(&root), before, "case {}", case.name);
+                assert!(error.to_string().contains(&told), "{case}: {error}");
+                assert_eq!(binding_files(&root), before, "{case}");
             }
-            (Err(error), Err(accepted)) => assert_eq!(error.class(), accepted.class(), "case {}", case.name),
+            (Err(error), Err(accepted)) => assert_eq!(error.class(), accepted.class(), "{case}"),
             (Ok((_, mut report)), Ok((_, mut accepted))) => {
-                assert!(!drops, "case {}", case.name);
+                assert!(!drops, "{case}");
                 // These members have the path of the copy.
                 (report.wide_directories, accepted.wide_directories) = (Vec::new(), Vec::new());
                 (report.reason, accepted.reason) = (None, None);
                 report.recovery = report.recovery.relative_to(&root);
                 accepted.recovery = accepted.recovery.relative_to(&other_root);
-                assert_eq!(report, accepted, "case {}", case.name);
+                assert_eq!(report, accepted, "{case}");
             }
-            (Ok(_), Err(error)) => panic!("case {}: {error}", case.name),
+            (Ok(_), Err(error)) => panic!("{case}: {error}"),
         }
     }
 }

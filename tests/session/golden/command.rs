@@ -5,19 +5,13 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::common::everything::finish;
 
 fn burn(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
-    use std::io::Write;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .arg("session")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
+    command.arg("session").args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = finish(command.spawn().unwrap(), input);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -56,15 +50,11 @@ fn the_command_line_inspects_every_case() {
         };
         case.compare("/inspection/validate_integrity", &expected["validate_integrity"], &validity);
         if let Some(ids) = expected["index_entry_ids"].get("ok") {
-            assert_eq!(&check["entryIds"], ids, "case {}", case.name);
-            assert_eq!(check["indexSummary"], expected["index_summary"]["ok"], "case {}", case.name);
+            assert_eq!(&check["entryIds"], ids, "{case}");
+            assert_eq!(check["indexSummary"], expected["index_summary"]["ok"], "{case}");
         }
         if check["ok"] == json!(true) && case.expect["recovering_open"]["changes"] == json!([]) {
-            assert_eq!(
-                check["chainHash"], case.expect["recovering_open"]["chain_hash"],
-                "case {}",
-                case.name
-            );
+            assert_eq!(check["chainHash"], case.expect["recovering_open"]["chain_hash"], "{case}");
         }
         case.compare("/inspection/all_entry_ids", &expected["all_entry_ids"], &shown(&["show", dir]));
         let from = shown(&["show", dir, "--from", "3"]);
@@ -79,7 +69,7 @@ fn the_command_line_inspects_every_case() {
             }
             case.compare(&format!("/inspection/active_paths/{leaf}"), path, &found);
         }
-        assert_eq!(files(&root), before, "case {}", case.name);
+        assert_eq!(files(&root), before, "{case}");
     }
 }
 
@@ -96,33 +86,23 @@ fn the_command_line_recovers_every_case() {
         if expected["result"] == "error" {
             let class = &found["error"]["class"];
             match expected["error_class_one_of"].as_array() {
-                Some(classes) => assert!(classes.contains(class), "case {}", case.name),
-                None => assert_eq!(class, &expected["error_class"], "case {}", case.name),
+                Some(classes) => assert!(classes.contains(class), "{case}"),
+                None => assert_eq!(class, &expected["error_class"], "{case}"),
             }
             let lock = "store.mutation.lock";
             let mut after = files(&root);
             after.remove(lock);
-            assert_eq!(after, before, "case {}: a refusal changes nothing", case.name);
+            assert_eq!(after, before, "{case}: a refusal changes nothing");
             continue;
         }
-        assert_eq!(found["ok"], json!(true), "case {}: {found}", case.name);
-        assert_eq!(found["entryCount"], expected["entry_count"], "case {}", case.name);
-        assert_eq!(found["head"], expected["head"], "case {}", case.name);
-        assert_eq!(found["chainHash"], expected["chain_hash"], "case {}", case.name);
-        assert_eq!(found["totalBytes"], expected["total_bytes"], "case {}", case.name);
-        assert_eq!(
-            json!({"ok": found["indexSummary"]}),
-            expected["views"]["index_summary"],
-            "case {}",
-            case.name
-        );
-        assert_eq!(
-            json!({"ok": found["entryIds"]}),
-            expected["views"]["index_entry_ids"],
-            "case {}",
-            case.name
-        );
-        assert_eq!(json!(binding_files(&root)), expected["files_after"], "case {}", case.name);
+        assert_eq!(found["ok"], json!(true), "{case}: {found}");
+        assert_eq!(found["entryCount"], expected["entry_count"], "{case}");
+        assert_eq!(found["head"], expected["head"], "{case}");
+        assert_eq!(found["chainHash"], expected["chain_hash"], "{case}");
+        assert_eq!(found["totalBytes"], expected["total_bytes"], "{case}");
+        assert_eq!(json!({"ok": found["indexSummary"]}), expected["views"]["index_summary"], "{case}");
+        assert_eq!(json!({"ok": found["entryIds"]}), expected["views"]["index_entry_ids"], "{case}");
+        assert_eq!(json!(binding_files(&root)), expected["files_after"], "{case}");
         if !better.is_object() {
             let truncated: Vec<_> =
                 changes(&case, "truncated").filter(|(path, _)| path.ends_with(".seg")).collect();
@@ -140,11 +120,11 @@ fn the_command_line_recovers_every_case() {
                 quarantined,
                 reported.map(|file| file["file"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
             );
-            assert_eq!(found["recovery"]["indexRebuilt"], expected["index_replaced"], "case {}", case.name);
+            assert_eq!(found["recovery"]["indexRebuilt"], expected["index_replaced"], "{case}");
         }
         let again = burn_json(&["reindex", dir, "--max-segment-bytes", &size], "");
         assert_eq!(again["recovery"]["indexRebuilt"], json!(false));
-        assert_eq!(json!(binding_files(&root)), expected["files_after"], "case {}", case.name);
+        assert_eq!(json!(binding_files(&root)), expected["files_after"], "{case}");
 
         let mut probe = json!({"entryId": "probe-entry", "entryType": "custom", "payload": {"probe": true}});
         if let Some(head) = found["head"].as_object() {
@@ -154,10 +134,10 @@ fn the_command_line_recovers_every_case() {
         assert_eq!(appended["appended"], json!(1));
         let after = burn_json(&["check", dir], "");
         let expected = &expected["append_probe"]["ok"];
-        assert_eq!(after["chainHash"], expected["chain_hash_after"], "case {}", case.name);
-        assert_eq!(after["totalBytes"], expected["total_bytes_after"], "case {}", case.name);
-        assert_eq!(after["head"]["segmentSeq"], expected["segmentSeq"], "case {}", case.name);
-        assert_eq!(after["head"]["entrySeq"], expected["entrySeq"], "case {}", case.name);
+        assert_eq!(after["chainHash"], expected["chain_hash_after"], "{case}");
+        assert_eq!(after["totalBytes"], expected["total_bytes_after"], "{case}");
+        assert_eq!(after["head"]["segmentSeq"], expected["segmentSeq"], "{case}");
+        assert_eq!(after["head"]["entrySeq"], expected["entrySeq"], "{case}");
     }
 }
 
