@@ -10,6 +10,8 @@ use relayburn_ledger::session::{
     EntryPayload, Loss, NewEntry, SessionErrorClass, SessionOptions, SessionStoreV2, Verify,
 };
 
+use crate::common::everything::files_in;
+
 /// A damage of a file. Its numbers are taken modulo the sizes in the store.
 #[derive(Debug, Clone)]
 enum Damage {
@@ -72,16 +74,16 @@ impl Damage {
                 fs::write(path, bytes).unwrap();
             }
         };
+        let cut = |path, at: usize| change(path, &|bytes| bytes.truncate(at % bytes.len()));
+        let flip = |path, at: usize, bit: u8| {
+            change(path, &|bytes| {
+                let at = at % bytes.len();
+                bytes[at] ^= 1 << bit;
+            });
+        };
         match self {
-            Self::CutSegment { segment: number, at } => {
-                change(segment(*number), &|bytes| bytes.truncate(at % bytes.len()));
-            }
-            Self::FlipInSegment { segment: number, at, bit } => {
-                change(segment(*number), &|bytes| {
-                    let at = at % bytes.len();
-                    bytes[at] ^= 1 << bit;
-                });
-            }
+            Self::CutSegment { segment: number, at } => cut(segment(*number), *at),
+            Self::FlipInSegment { segment: number, at, bit } => flip(segment(*number), *at, *bit),
             Self::ZeroInSegment { segment: number, at, len } => {
                 change(segment(*number), &|bytes| {
                     let at = at % bytes.len();
@@ -105,13 +107,8 @@ impl Damage {
                 }
             }
             Self::DeleteIndex => drop(fs::remove_file(index)),
-            Self::CutIndex { at } => change(Some(index), &|bytes| bytes.truncate(at % bytes.len())),
-            Self::FlipInIndex { at, bit } => {
-                change(Some(index), &|bytes| {
-                    let at = at % bytes.len();
-                    bytes[at] ^= 1 << bit;
-                });
-            }
+            Self::CutIndex { at } => cut(Some(index), *at),
+            Self::FlipInIndex { at, bit } => flip(Some(index), *at, *bit),
             Self::DropRows { from, count } => {
                 change(Some(index), &|bytes| {
                     let mut lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
@@ -125,16 +122,11 @@ impl Damage {
 }
 
 fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(root).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if path.file_name().unwrap() != "store.mutation.lock" {
-            found.insert(path.clone(), fs::read(&path).unwrap());
-        }
-    }
-    found
+    let mut paths = Vec::new();
+    files_in(root, &mut paths);
+    paths.retain(|path| !path.ends_with("store.mutation.lock"));
+    let content = |path: &PathBuf| fs::read(path).unwrap();
+    paths.into_iter().map(|path| (path.clone(), content(&path))).collect()
 }
 
 /// Every complete line in a file of `segments/`, with any name.
@@ -274,10 +266,7 @@ fn every_byte_of_a_small_store_may_flip() {
             fs::write(path, &flipped).unwrap();
             let damaged = files(&root);
             let is_index = path.ends_with("index/offsets.jsonl");
-            match SessionStoreV2::create(
-                &root,
-                &SessionOptions { max_segment_bytes: 700, ..SessionOptions::default() },
-            ) {
+            match SessionStoreV2::create(&root, &SessionOptions::default()) {
                 Ok((store, _)) => {
                     assert!(!is_index || store.row_count() == 3, "byte {at} of {path:?}")
                 }
