@@ -169,24 +169,23 @@ impl KeyReader {
         self.has_ledger_line = self.has_ledger_line || is_ledger_line(root);
         let hasher = &mut self.hasher;
         Ok(Some(match line_of(root) {
-            ParsedLine::Record(kind, record) => LineKey {
-                key: hasher.id(kind, record).0,
-                fingerprint: match kind {
-                    RecordKind::Turn => hasher.fingerprint(record).map_or(0, |id| id.0),
-                    _ => 0,
-                },
-                message: match kind {
-                    RecordKind::Turn => certain_id(record).map_or(0, |id| short_hash(id) as u32 | 1),
-                    _ => 0,
-                },
-                session: match kind {
-                    RecordKind::Turn => text_of(record.get("sessionId")).map_or(0, short_hash),
-                    _ => 0,
-                },
-                at_us: micros_of(record.get("ts")),
-                class: LineClass::Record(RecordPlace::of(kind)),
-                ..other
-            },
+            ParsedLine::Record(kind, record) => {
+                let key = LineKey {
+                    key: hasher.id(kind, record).0,
+                    at_us: micros_of(record.get("ts")),
+                    class: LineClass::Record(RecordPlace::of(kind)),
+                    ..other
+                };
+                match kind {
+                    RecordKind::Turn => LineKey {
+                        fingerprint: hasher.fingerprint(record).map_or(0, |id| id.0),
+                        message: certain_id(record).map_or(0, |id| short_hash(id) as u32 | 1),
+                        session: text_of(record.get("sessionId")).map_or(0, short_hash),
+                        ..key
+                    },
+                    _ => key,
+                }
+            }
             ParsedLine::Stamp => LineKey {
                 key: text_of(root.get("ts")).map_or(0, short_hash),
                 at_us: micros_of(root.get("ts")),
