@@ -19,7 +19,9 @@ fn reopened(directory: &Path, may_refuse: bool) {
     }
 }
 
-fn check_attempts(directory: &Path, attempts: &Attempts, events: usize) {
+/// Opens as [`reopened`] does: what was acknowledged within `events` is there, and nothing that was never appended.
+fn check_attempts(directory: &Path, attempts: &Attempts, events: usize, may_refuse: bool) {
+    reopened(directory, may_refuse);
     let records = read_all(directory);
     for (offset, payload, acknowledged) in attempts {
         if acknowledged.is_some_and(|at| at <= events) {
@@ -30,6 +32,7 @@ fn check_attempts(directory: &Path, attempts: &Attempts, events: usize) {
     for payload in records.values() {
         assert!(attempts.iter().any(|(_, tried, _)| tried == payload), "{payload:?} was never appended");
     }
+    assert_settled(directory);
 }
 
 /// Single appends, a batch and a guard over several segments; every acknowledgement noted.
@@ -75,9 +78,7 @@ fn any_operation_of_append_and_rotation_may_fail() {
             assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
         }
         std::fs::create_dir_all(&journal).unwrap();
-        reopened(&journal, false);
-        check_attempts(&journal, &attempts, usize::MAX);
-        assert_settled(&journal);
+        check_attempts(&journal, &attempts, usize::MAX, false);
     });
 }
 
@@ -89,9 +90,7 @@ fn every_power_cut_during_append_and_rotation_keeps_what_was_acknowledged() {
     outcome.unwrap();
     assert!(segment_paths(directory.path()).len() >= 3);
     harness.each_image(|image| {
-        reopened(image.path(), true);
-        check_attempts(image.path(), &attempts, image.after_events());
-        assert_settled(image.path());
+        check_attempts(image.path(), &attempts, image.after_events(), true);
     });
 }
 
@@ -111,9 +110,7 @@ fn a_power_cut_with_one_record_under_way_is_never_refused() {
         journal.close().unwrap();
     });
     harness.each_image(|image| {
-        reopened(image.path(), false);
-        check_attempts(image.path(), &attempts, image.after_events());
-        assert_settled(image.path());
+        check_attempts(image.path(), &attempts, image.after_events(), false);
     });
 }
 
@@ -346,9 +343,7 @@ mod group_commit {
                 let directory = tempfile::tempdir().unwrap();
                 let (attempts, outcome) = harness.run(|| committed(directory.path(), &harness));
                 assert_eq!(outcome.is_err(), harness.has_failed());
-                reopened(directory.path(), true);
-                check_attempts(directory.path(), &attempts, usize::MAX);
-                assert_settled(directory.path());
+                check_attempts(directory.path(), &attempts, usize::MAX, true);
             }
         }
     }
@@ -360,9 +355,7 @@ mod group_commit {
         let (attempts, outcome) = harness.run(|| committed(directory.path(), &harness));
         outcome.unwrap();
         harness.each_image(|image| {
-            reopened(image.path(), true);
-            check_attempts(image.path(), &attempts, image.after_events());
-            assert_settled(image.path());
+            check_attempts(image.path(), &attempts, image.after_events(), true);
         });
     }
 }

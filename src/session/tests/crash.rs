@@ -60,59 +60,57 @@ fn check_images(
     assert!(images > 50, "{images}");
 }
 
-#[test]
-fn appends_and_rotations_survive_a_power_cut_at_any_point() {
+/// Cuts the power at every moment of `scenario`, which tells how many entries are acknowledged.
+fn cut_everywhere(
+    options: &SessionOptions,
+    all: &[String],
+    scenario: impl FnOnce(&Path, &mut dyn FnMut(usize)),
+) {
     let (directory, root) = place();
-    let options = options(2500);
-    let all = names(7);
     let harness = Harness::recording(directory.path());
     let mut acknowledged = AcknowledgedEntries(Vec::new());
-    harness.run(|| {
-        let mut store = open(&root, &options);
+    harness.run(|| scenario(&root, &mut |entries| acknowledged.0.push((harness.events(), entries))));
+    check_images(&harness, &acknowledged, options, all);
+}
+
+#[test]
+fn appends_and_rotations_survive_a_power_cut_at_any_point() {
+    let (options, all) = (options(2500), names(7));
+    cut_everywhere(&options, &all, |root, acknowledge| {
+        let mut store = open(root, &options);
         let mut parent: Option<&str> = None;
         for (done, id) in all.iter().enumerate() {
             store.append_entry(&entry(id, parent, 900)).unwrap();
-            acknowledged.0.push((harness.events(), done + 1));
+            acknowledge(done + 1);
             parent = Some(id);
         }
     });
-    check_images(&harness, &acknowledged, &options, &all);
 }
 
 #[test]
 fn groups_survive_a_power_cut_at_any_point() {
-    let (directory, root) = place();
-    let options = SessionOptions { durability: Durability::Os, ..options(4000) };
-    let all = names(9);
-    let harness = Harness::recording(directory.path());
-    let mut acknowledged = AcknowledgedEntries(Vec::new());
-    harness.run(|| {
-        let mut store = open(&root, &options);
+    let (options, all) = (SessionOptions { durability: Durability::Os, ..options(4000) }, names(9));
+    cut_everywhere(&options, &all, |root, acknowledge| {
+        let mut store = open(root, &options);
         for (done, id) in all.iter().enumerate() {
             store.append_entry(&entry(id, None, 700)).unwrap();
             if done % 3 == 2 {
                 store.sync().unwrap();
-                acknowledged.0.push((harness.events(), done + 1));
+                acknowledge(done + 1);
             }
         }
     });
-    check_images(&harness, &acknowledged, &options, &all);
 }
 
 #[test]
 fn a_group_into_an_empty_store_survives_a_power_cut_at_any_point() {
-    let (directory, root) = place();
-    let options = options(3000);
-    let all = names(6);
-    let harness = Harness::recording(directory.path());
-    let mut acknowledged = AcknowledgedEntries(Vec::new());
-    harness.run(|| {
-        let mut store = open(&root, &options);
+    let (options, all) = (options(3000), names(6));
+    cut_everywhere(&options, &all, |root, acknowledge| {
+        let mut store = open(root, &options);
         let entries: Vec<NewEntry<'_>> = all.iter().map(|id| entry(id, None, 800)).collect();
         store.append_entries(&entries).unwrap();
-        acknowledged.0.push((harness.events(), all.len()));
+        acknowledge(all.len());
     });
-    check_images(&harness, &acknowledged, &options, &all);
 }
 
 /// What a failed group wrote and synced must not come back under or behind what is written in its place.
@@ -565,21 +563,16 @@ fn an_index_row_that_a_killed_writer_did_not_sync_is_durable_before_a_checkpoint
 
 #[test]
 fn an_empty_segment_of_a_killed_writer_gets_a_durable_name() {
-    let (directory, root) = place();
-    let options = options(1000);
-    let all = names(2);
-    let harness = Harness::recording(directory.path());
-    let mut acknowledged = AcknowledgedEntries(Vec::new());
-    harness.run(|| {
-        let mut store = open(&root, &options);
+    let (options, all) = (options(1000), names(2));
+    cut_everywhere(&options, &all, |root, acknowledge| {
+        let mut store = open(root, &options);
         store.append_entry(&entry(&all[0], None, 700)).unwrap();
         drop(store);
         drop(crate::disk::File::create_new(&root.join("segments/0000000000000002.seg")).unwrap());
-        let mut store = open(&root, &options);
+        let mut store = open(root, &options);
         assert_eq!(store.append_entry(&entry(&all[1], None, 700)).unwrap().segment_seq, 2);
-        acknowledged.0.push((harness.events(), 2));
+        acknowledge(2);
     });
-    check_images(&harness, &acknowledged, &options, &all);
 }
 
 /// The first append may create the migration ledger and fail before it syncs the name.

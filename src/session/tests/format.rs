@@ -13,6 +13,13 @@ use crate::session::{
 };
 use crate::store::{Durability, Finding};
 
+/// A new store in a directory of its own.
+fn store_of(max_segment_bytes: u64) -> (tempfile::TempDir, SessionStoreV2) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), &options(max_segment_bytes));
+    (directory, store)
+}
+
 fn class(outcome: Result<impl std::fmt::Debug, crate::session::SessionError>) -> SessionErrorClass {
     outcome.unwrap_err().class()
 }
@@ -45,8 +52,7 @@ fn an_empty_store_has_its_directories_and_no_index() {
 
 #[test]
 fn lines_are_byte_for_byte_what_the_format_says() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = open(directory.path(), &options(1000));
+    let (directory, mut store) = store_of(1000);
     store.append_entry(&entry("r", None, 0)).unwrap();
     store
         .append_entry(&NewEntry {
@@ -117,8 +123,7 @@ fn segments_rotate_where_the_format_says() {
 
 #[test]
 fn what_would_not_open_again_is_refused_before_it_is_written() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = open(directory.path(), &options(1000));
+    let (directory, mut store) = store_of(1000);
     store.append_entry(&entry("a", None, 1)).unwrap();
     let before = files(directory.path());
     assert_eq!(class(store.append_entry(&entry("a", None, 1))), SessionErrorClass::DuplicateEntryId);
@@ -156,8 +161,7 @@ fn what_would_not_open_again_is_refused_before_it_is_written() {
 
 #[test]
 fn one_writer_at_a_time_and_readers_beside_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = open(directory.path(), &options(1000));
+    let (directory, mut store) = store_of(1000);
     assert_eq!(class(SessionStoreV2::create(directory.path(), &options(1000))), SessionErrorClass::Locked);
     let mut reader = SessionStoreV2::open_for_inspection(directory.path(), &options(1000)).unwrap();
     for number in 0..20 {
@@ -181,8 +185,7 @@ fn one_writer_at_a_time_and_readers_beside_it() {
 
 #[test]
 fn a_writer_notices_another_that_takes_no_lock() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = open(directory.path(), &options(10_000));
+    let (directory, mut store) = store_of(10_000);
     store.append_entry(&entry("a", None, 1)).unwrap();
     let segment = directory.path().join("segments/0000000000000001.seg");
     let mut foreign = fs::read(&segment).unwrap();
@@ -299,8 +302,7 @@ fn other_names_links_and_newer_files_are_left_alone() {
 
 #[test]
 fn a_torn_ledger_is_not_appended_to_until_it_is_repaired() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = open(directory.path(), &options(1000));
+    let (directory, mut store) = store_of(1000);
     store.append_entry(&entry("a", None, 1)).unwrap();
     store.create_checkpoint(1, "").unwrap();
     assert_eq!(class(store.rollback_to_checkpoint(9, "m", "c")), SessionErrorClass::CheckpointNotFound);
@@ -332,8 +334,7 @@ fn a_torn_ledger_is_not_appended_to_until_it_is_repaired() {
 
 #[test]
 fn checkpoints_keep_their_rules_and_failed_rollbacks_their_event() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = open(directory.path(), &options(600));
+    let (directory, mut store) = store_of(600);
     assert_eq!(class(store.create_checkpoint(1, "")), SessionErrorClass::InvalidArgument, "an empty store");
     fill(&mut store, &["a", "b", "c"], 100);
     assert_eq!(class(store.create_checkpoint(0, "")), SessionErrorClass::InvalidArgument);
@@ -388,8 +389,7 @@ fn checkpoints_keep_their_rules_and_failed_rollbacks_their_event() {
 
 #[test]
 fn going_back_to_an_empty_store_leaves_an_empty_index_and_no_segments() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = open(directory.path(), &options(600));
+    let (directory, mut store) = store_of(600);
     store.append_entry(&entry("a", None, 100)).unwrap();
     let checkpoint = json!({
         "schema": "pi.session_store_v2.checkpoint.v1", "checkpointSeq": 1, "at": "2026-11-21T00:09:09.762Z",
@@ -458,8 +458,7 @@ fn a_payload_is_a_session_entry_only_if_it_says_what_its_frame_says() {
         ("[1]", false),
     ];
     for (at, (payload, is_entry)) in payloads.into_iter().enumerate() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut store = open(directory.path(), &options(1000));
+        let (_directory, mut store) = store_of(1000);
         store.append_entry(&entry("a", None, 1)).unwrap();
         let new = NewEntry { payload: EntryPayload::verbatim(payload).unwrap(), ..entry("b", Some("a"), 1) };
         store.append_entry(&new).unwrap();
@@ -475,8 +474,7 @@ fn a_payload_is_a_session_entry_only_if_it_says_what_its_frame_says() {
 
 #[test]
 fn a_segment_is_read_without_the_index() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = open(directory.path(), &options(1000));
+    let (directory, mut store) = store_of(1000);
     fill(&mut store, &names(5), 200);
     let last = store.head().unwrap().segment_seq;
     assert!(last > 1);
