@@ -10,20 +10,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::common::everything::finish;
+use crate::common::processes::with_signals;
+
 fn burn(args: &[&str], stdin: &str) -> Output {
     run(Command::new(env!("CARGO_BIN_EXE_burn")).arg("book").args(args), stdin)
 }
 
 fn run(command: &mut Command, stdin: &str) -> Output {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut pipe = child.stdin.take().unwrap();
-    let text = stdin.to_owned();
-    // The command may end before it has read everything.
-    let writer = std::thread::spawn(move || drop(pipe.write_all(text.as_bytes())));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    output
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish(command.spawn().unwrap(), stdin)
 }
 
 fn ok(args: &[&str], stdin: &str) -> String {
@@ -59,7 +55,7 @@ fn a_signal_ends_a_post_that_waits_for_lines_and_its_document_is_whole() {
     let directory = tempfile::tempdir().unwrap();
     let dir = shop(directory.path());
     for (number, signal, code) in [(1, libc::SIGTERM, 143), (2, libc::SIGINT, 130)] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+        let mut child = with_signals()
             .args(["book", "post", &dir, "--json"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
