@@ -4,11 +4,18 @@
 #![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use relayburn_ledger::session::{EntryPayload, NewEntry, SessionErrorClass, SessionOptions, SessionStoreV2};
+
+/// A directory, and the path of a store in it.
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("talk.v2");
+    (directory, root)
+}
 
 fn append(root: &Path, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_burn"))
@@ -31,10 +38,24 @@ fn line(number: usize) -> String {
     )
 }
 
+/// Appends the entries `e0`, `e1` and so on, in groups.
+fn append_lines(root: &Path, count: usize, arguments: &[&str]) {
+    let mut writer = append(root, &[&["--group"], arguments].concat());
+    let mut input = writer.stdin.take().unwrap();
+    let drain = std::thread::spawn(move || writer.wait_with_output().unwrap());
+    (0..count).for_each(|number| input.write_all(line(number).as_bytes()).unwrap());
+    drop(input);
+    assert!(drain.join().unwrap().status.success());
+}
+
+/// Opens a store for a caller that does not need the report.
+fn open(root: &Path) -> SessionStoreV2 {
+    SessionStoreV2::create(root, &SessionOptions::default()).unwrap().0
+}
+
 #[test]
 fn acknowledged_entries_survive_a_killed_writer() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("talk.v2");
+    let (_directory, root) = place();
     let mut there = 0;
     for round in 0..25 {
         let mut writer = append(&root, if round % 2 == 0 { &[] } else { &["--group"] });
@@ -56,11 +77,7 @@ fn acknowledged_entries_survive_a_killed_writer() {
         writer.kill().unwrap();
         writer.wait().unwrap();
         feeder.join().unwrap();
-        let (store, _) = SessionStoreV2::create(
-            &root,
-            &SessionOptions { max_segment_bytes: 4000, ..SessionOptions::default() },
-        )
-        .unwrap();
+        let store = open(&root);
         assert!(store.row_count() >= acknowledged, "{acknowledged} acknowledged");
         there = store.row_count();
         let ids: Vec<&str> = store.entry_ids().collect();
@@ -93,7 +110,7 @@ fn a_killed_import_is_there_wholly_or_not_at_all() {
         let root = directory.path().join(format!("talk-{round}.v2"));
         let before = if round % 2 == 0 { 0 } else { 3 };
         if before > 0 {
-            let (mut store, _) = SessionStoreV2::create(&root, &SessionOptions::default()).unwrap();
+            let mut store = open(&root);
             for number in 0..before {
                 let payload = EntryPayload::verbatim("{}").unwrap();
                 let id = format!("old{number}").into();
@@ -131,8 +148,7 @@ fn a_killed_import_is_there_wholly_or_not_at_all() {
 
 #[test]
 fn a_second_writer_is_refused_and_readers_see_entries_as_they_come() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("talk.v2");
+    let (_directory, root) = place();
     let mut writer = append(&root, &[]);
     let mut input = writer.stdin.take().unwrap();
     let mut output = BufReader::new(writer.stdout.take().unwrap());
@@ -158,13 +174,12 @@ fn a_second_writer_is_refused_and_readers_see_entries_as_they_come() {
     }
     drop(input);
     assert!(writer.wait().unwrap().success());
-    SessionStoreV2::create(&root, &SessionOptions::default()).unwrap();
+    open(&root);
 }
 
 #[test]
 fn readers_beside_a_busy_writer_never_see_anything_wrong() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("talk.v2");
+    let (_directory, root) = place();
     let mut writer = append(&root, &["--group"]);
     let mut input = writer.stdin.take().unwrap();
     let mut output = writer.stdout.take().unwrap();
@@ -202,8 +217,7 @@ fn burn(arguments: &[&str]) -> std::process::Output {
 
 #[test]
 fn usage_failures_and_closed_pipes_have_their_exit_codes() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("talk.v2");
+    let (_directory, root) = place();
     let dir = root.to_str().unwrap();
     assert_eq!(burn(&["show"]).status.code(), Some(2));
     assert_eq!(burn(&["show", dir, "--tail", "x"]).status.code(), Some(2));
@@ -212,11 +226,7 @@ fn usage_failures_and_closed_pipes_have_their_exit_codes() {
     let missing = burn(&["check", dir]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(missing.stdout.is_empty() && String::from_utf8(missing.stderr).unwrap().contains(dir));
-    let mut writer = append(&root, &["--group", "--json"]);
-    let mut input = writer.stdin.take().unwrap();
-    (0..2000).for_each(|number| input.write_all(line(number).as_bytes()).unwrap());
-    drop(input);
-    assert!(writer.wait_with_output().unwrap().status.success());
+    append_lines(&root, 2000, &["--json"]);
     let mut show = Command::new(env!("CARGO_BIN_EXE_burn"))
         .args(["session", "show", dir])
         .stdout(Stdio::piped())
@@ -232,8 +242,7 @@ fn usage_failures_and_closed_pipes_have_their_exit_codes() {
 
 #[test]
 fn input_that_is_no_text_or_no_entry_is_named_by_line_and_byte() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("talk.v2");
+    let (directory, root) = place();
     let mut input = line(0).into_bytes();
     let second = input.len();
     input.extend_from_slice(b"{\"entryId\":\"e1\",\"entryType\":\"\xff\",\"payload\":1}\n");
@@ -255,20 +264,15 @@ fn input_that_is_no_text_or_no_entry_is_named_by_line_and_byte() {
     );
     assert!(!copy.exists());
     let mut writer = append(&root, &[]);
-    writer
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"\n{\"entryId\":\"e0\",\"entryType\":\"a\",\"payload\":1}\n")
-        .unwrap();
+    let again = b"\n{\"entryId\":\"e0\",\"entryType\":\"a\",\"payload\":1}\n";
+    writer.stdin.take().unwrap().write_all(again).unwrap();
     let told = String::from_utf8(writer.wait_with_output().unwrap().stderr).unwrap();
     assert!(told.contains("standard input, line 2 (byte 1): entry id \"e0\""), "{told}");
 }
 
 #[test]
 fn a_line_longer_than_a_frame_may_be_is_refused_before_it_is_read_whole() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("talk.v2");
+    let (_directory, root) = place();
     let mut writer = append(&root, &[]);
     let mut input = writer.stdin.take().unwrap();
     let feeder = std::thread::spawn(move || {
@@ -288,15 +292,9 @@ fn a_line_longer_than_a_frame_may_be_is_refused_before_it_is_read_whole() {
 
 #[test]
 fn a_command_drops_no_entry_of_a_whole_index_and_reindex_says_how_many_in_one_line() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("talk.v2");
+    let (directory, root) = place();
     let dir = root.to_str().unwrap();
-    let mut writer = append(&root, &["--group"]);
-    let mut input = writer.stdin.take().unwrap();
-    let drain = std::thread::spawn(move || writer.wait_with_output().unwrap());
-    (0..1000).for_each(|number| input.write_all(line(number).as_bytes()).unwrap());
-    drop(input);
-    assert!(drain.join().unwrap().status.success());
+    append_lines(&root, 1000, &[]);
     let segment = root.join("segments/0000000000000001.seg");
     let text = std::fs::read_to_string(&segment).unwrap();
     std::fs::write(&segment, text.replacen("\"frameSeq\":7,", "\"frameSeq\":6,", 1)).unwrap();
@@ -331,14 +329,9 @@ fn a_command_drops_no_entry_of_a_whole_index_and_reindex_says_how_many_in_one_li
 
 #[test]
 fn the_remedy_that_check_names_for_a_stray_line_helps() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("talk.v2");
+    let (_directory, root) = place();
     let dir = root.to_str().unwrap();
-    let mut writer = append(&root, &["--group"]);
-    let mut input = writer.stdin.take().unwrap();
-    (0..40).for_each(|number| input.write_all(line(number).as_bytes()).unwrap());
-    drop(input);
-    assert!(writer.wait_with_output().unwrap().status.success());
+    append_lines(&root, 40, &[]);
     let sealed = root.join("segments/0000000000000001.seg");
     assert!(root.join("segments/0000000000000002.seg").exists());
     let sound = std::fs::read(&sealed).unwrap();
@@ -393,7 +386,7 @@ fn long_work_ends_within_a_second_of_a_signal() {
         assert!(sent.elapsed() < Duration::from_secs(1), "{words:?}: {:?}", sent.elapsed());
         assert!(status.success() || status.signal() == Some(signal), "{words:?}: {status}");
         done += u32::from(!status.success());
-        drop(SessionStoreV2::create(&root, &SessionOptions::default()).unwrap());
+        open(&root);
     }
     assert!(done > 1, "{done} were interrupted");
     assert!(burn(&["check", dir]).status.success());
@@ -441,10 +434,8 @@ fn entries_checkpoints_manifests_and_plain_lines_from_the_command_line() {
         refused.status.code() == Some(1) && told.contains("line 2") && told.contains("nothing was imported"),
         "{told}"
     );
-    ok(&["import", &dir, &{
-        std::fs::write(&out, "{\"entryId\":\"n1\",\"entryType\":\"custom\",\"payload\":[]}\n").unwrap();
-        out.clone()
-    }]);
+    std::fs::write(&out, "{\"entryId\":\"n1\",\"entryType\":\"custom\",\"payload\":[]}\n").unwrap();
+    ok(&["import", &dir, &out]);
     assert_eq!(
         burn(&["manifest", &dir]).status.code(),
         Some(1),
