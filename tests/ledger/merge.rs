@@ -297,8 +297,8 @@ fn a_whole_turn_is_not_added_to_the_parts_that_another_ledger_has() {
         bench.merge(&[a, b], "one");
         let last = |home: &str| {
             let text = bench.text(home);
-            let lines = text.lines().filter(|line| line.contains(r#""messageId":"m1""#));
-            lines.last().unwrap().to_owned()
+            let mut lines = text.lines().filter(|line| line.contains(r#""messageId":"m1""#));
+            lines.next_back().unwrap().to_owned()
         };
         for home in ["into", "one"] {
             assert!(last(home).contains(&format!(r#""output":{counts},"#)), "{home}: {}", bench.text(home));
