@@ -121,7 +121,7 @@ fn parse_grace(text: &str) -> Result<Duration, String> {
 pub(super) fn run(_: ExportCommandArgs) -> anyhow::Result<ExitCode> {
     anyhow::bail!(
         "`burn export` needs the feature `parquet`, which this program was built without: \
-         `cargo install relayburn-ledger --features parquet` builds one with it, `--features s3` one that also writes to buckets"
+         `cargo install --path . --features parquet` in its source directory builds one with it, `--features s3` one that also writes to buckets"
     )
 }
 

@@ -62,7 +62,7 @@ pub enum ExportError {
     /// The place is in an object store, and the program was built without one.
     #[error(
         "{place} needs the feature `s3`, which this program was built without: \
-         `cargo install relayburn-ledger --features s3` builds one with it"
+         `cargo install --path . --features s3` in its source directory builds one with it"
     )]
     WithoutS3 {
         /// The place.

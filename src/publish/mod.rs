@@ -5,12 +5,14 @@
 //!
 //! Guarantees: readers have all of the old archive until [`PublishPlan::publish`] replaces it, and all of the new archive
 //! afterwards. A kill at any moment leaves one of the two, complete. The published file is in WAL mode.
-//! docs/publishing.md describes the protocol, the state that each crash leaves, and the paths A, B and C.
+//! docs/publishing.md describes the protocol, the state that each crash leaves, the paths A, B and C, and the one gap in these
+//! guarantees, between two system calls.
 //!
 //! ```no_run
 //! use relayburn_ledger::publish;
 //!
-//! let plan = publish::prepare("archive.sqlite".as_ref())?; // lock `archive` is held from here on
+//! // The caller holds lock `archive` until the plan is published or dropped.
+//! let plan = publish::prepare("archive.sqlite".as_ref())?;
 //! let archive = rusqlite::Connection::open(plan.build_path()).expect("an empty file of ours");
 //! archive.pragma_update(None, "page_size", plan.page_size()).expect("nothing is written yet");
 //! // … fill it …

@@ -63,7 +63,7 @@ fn exports_are_refused_with_the_feature_that_they_need() {
         is_civil(&words.join(" "), &output);
         assert_eq!(output.status.code(), Some(1), "{words:?}");
         assert!(
-            said(&output).contains("cargo install relayburn-ledger --features parquet"),
+            said(&output).contains("cargo install --path . --features parquet"),
             "{}",
             said(&output)
         );

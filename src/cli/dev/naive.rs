@@ -1,4 +1,4 @@
-//! A plain loader, with which `scripts/perf-gate` and `cargo bench --bench rebuild` compare rebuilds: every line through
+//! The naive loader, with which `scripts/perf-gate` and `cargo bench --bench rebuild` compare rebuilds: every line through
 //! serde_json into a tree, one prepared INSERT a row, one transaction, indexes created first, sessions by one GROUP BY at
 //! the end.
 //!
