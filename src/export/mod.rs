@@ -5,10 +5,11 @@
 //! a home. The files lie in a directory, or with the feature `s3` in a bucket. `docs/export.md` describes
 //! the layout, the columns and the contract with readers.
 //!
-//! - A data file never changes. Its name has the hash of its content, and the same rows give the same bytes.
+//! - A data file never changes. Its name has the hash of its content. The same rows give the same bytes, unless more rows share
+//!   one `ts` than two row groups hold.
 //! - A reader takes the files from manifests. A manifest is replaced in one step, so a reader sees all rows of a home as of one
 //!   moment, but not all homes as of one moment.
-//! - Memory is bounded by row groups, whatever the size of the archive.
+//! - Memory is bounded by the row groups of at most four files, and 128 MiB for the order of rows, whatever the size of the archive.
 //! - Columns with personal text are left out unless they are asked for, or are hashed with a key. Content is never read.
 
 mod clean;

@@ -20,7 +20,7 @@ use crate::lock::{LockError, with_lock_unless};
 /// Most bytes before the noted length of the ledger that are hashed to recognise the ledger.
 const WITNESS_BYTES: u64 = 4096;
 
-/// Length of the note in bytes, docs/ingest.md.
+/// Length of the note in bytes, docs/drain.md.
 const NOTE_LEN: usize = 80;
 const NOTE_MAGIC: [u8; 8] = *b"BURNDLVR";
 

@@ -2,7 +2,7 @@
 //!
 //! May touch: its store, its cursor in the journal, and the files that the ledger sink writes. Guarantees: a store is
 //! filled from one journal only; every record takes effect exactly once in the store, across crashes; a record that cannot be
-//! understood is set aside with the reason and stops nothing; archives are validated before they are read. `docs/ingest.md` specifies
+//! understood is set aside with the reason and stops nothing; archives are validated before they are read. `docs/drain.md` specifies
 //! payloads, keys and values.
 //!
 //! ```

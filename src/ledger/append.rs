@@ -3,7 +3,8 @@
 //! Content records are written to their sidecars first, each sidecar under its own lock. A content line that was written
 //! before the rest failed is recognised by its bytes and is not written twice. Then the append holds lock `ledger` and,
 //! inside that lock, lock `ledger-index` from the look-up in the index to the last id, so that two processes that deliver
-//! one record write the record once. Writes only at the end of files, through [`lines`](super::lines) and [`index`](super::index).
+//! one record write the record once. Lines are written only at the end of files, and lines whose
+//! sync failed are cut off again.
 
 use std::collections::VecDeque;
 
