@@ -5,8 +5,8 @@
 //! ledger from the last known offset, and keeps hashes and offsets: 16 bytes for each turn, 32 for each result.
 //!
 //! Touches `ingest.known` of the home, which is derived from the ledger. A run writes it, the next run continues from
-//! it, and a hook looks up a few entries in it. The file is used only as long as the ledger still has the bytes from
-//! which the file was made.
+//! it, and a hook looks up a few entries in it. The file is used only as long as the ledger is not shorter than when the file
+//! was made, and has the same first and last 4096 bytes of that length.
 
 mod notes;
 mod table;
@@ -131,7 +131,7 @@ impl Known {
         self.base.as_ref().map_or(0, Base::len_bytes)
     }
 
-    /// Opens the ledger, and forgets all entries when it is another ledger than the one that was read.
+    /// Opens the ledger, and forgets all entries when the ledger is gone or shorter than the part that was read.
     fn look(&mut self, home: &Home) -> Result<Option<Source>, AgentsError> {
         let source = open_ledger(home)?;
         let Some(found) = &source else {
@@ -155,8 +155,8 @@ impl Known {
         if entries >= ENTRIES_MAX { self.save(home) } else { Ok(()) }
     }
 
-    /// Writes the entries for the next run when enough of them are new. The file is derived, so a failure does not
-    /// matter.
+    /// Writes the entries for the next run when enough of them are new. A failure ends the run with an error; records that
+    /// were appended before stay.
     pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
         let saved_bytes = self.base.as_ref().map_or(0, Base::covered_bytes);
         if self.covered_bytes < saved_bytes + SAVE_BEHIND_BYTES {

@@ -1,4 +1,4 @@
-//! `burn ingest`: session logs of coding agents into the ledger, once, again and again, or for one hook.
+//! `burn ingest`: reads session logs of coding agents into the ledger, once, with `--watch` continually, or for one hook.
 
 mod install;
 mod json_text;
@@ -30,17 +30,18 @@ use crate::interrupt::Interrupt;
 #[command(after_help = "\
 Claude Code, Codex, OpenCode and Gemini CLI keep a log of every session. This command reads what is new in those logs, and \
 appends each message, tool result and prompt to the ledger once, however often an agent wrote it. Logs are only read. If a run \
-is killed, the next run continues where it was. The exit code is 1 when a log or a folder could not be read; the others were \
+is killed, the next run continues where it was. The exit code is 1 when a log or a directory could not be read; the others were \
 read.
 
-The default folders are ~/.claude/projects, ~/.codex/sessions, ~/.local/share/opencode and ~/.gemini, or the folders that \
-CLAUDE_CONFIG_DIR, XDG_CONFIG_HOME, CODEX_HOME, XDG_DATA_HOME, OPENCODE_DB and GEMINI_CLI_HOME name. \
+The default directories are ~/.claude/projects, ~/.config/claude/projects, ~/.codex, ~/.local/share/opencode and ~/.gemini. \
+CLAUDE_CONFIG_DIR, XDG_DATA_HOME and OPENCODE_DB (an absolute path) add to them. CODEX_HOME replaces ~/.codex, GEMINI_CLI_HOME the \
+home directory above .gemini, and XDG_CONFIG_HOME the directory ~/.config. \
 With RELAYBURN_CONTENT_STORE=off no texts of prompts and answers are kept.
 
 Examples:
   burn ingest                                read what is new in all logs
   burn ingest --watch                        follow the logs until SIGINT or SIGTERM
-  burn ingest --check                        read and count, write nothing
+  burn ingest --check                        read and count; write nothing but the file of --report
   burn ingest --report left-out.jsonl        name each line that made no record
   burn ingest --agent claude --root claude=/mnt/old/.claude/projects
   burn ingest --from-burn ~/.relayburn/burn.sqlite
@@ -55,7 +56,7 @@ pub struct IngestArgs {
     /// Read an agent's logs in DIR instead. May repeat.
     #[arg(long, value_name = "AGENT=DIR", value_parser = parse_root)]
     root: Vec<(Agent, PathBuf)>,
-    /// Read and count, print the counts as a JSON document, and write nothing.
+    /// Read and count, print the counts as a JSON document, and write nothing but the file of --report.
     #[arg(long, conflicts_with_all = ["watch", "hook"])]
     check: bool,
     /// Write a JSON line to FILE for each line that made no record: its log, byte offset, length and reason. FILE must not
@@ -87,7 +88,7 @@ pub struct IngestArgs {
     form: JsonArg,
     #[command(flatten)]
     home: HomeArg,
-    /// What means nothing here. The TypeScript package passes it over.
+    /// Words without a meaning here. The TypeScript package ignores them.
     #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
@@ -106,7 +107,7 @@ fn parse_root(text: &str) -> Result<(Agent, PathBuf), String> {
 }
 
 impl IngestArgs {
-    /// What cannot go together, and what has moved.
+    /// Refuses options that exclude each other, and names the new place of options that have moved.
     fn check(&mut self) -> anyhow::Result<()> {
         let usage = |reason: &str| wrong_usage(&["ingest"], reason);
         let words = std::mem::take(&mut self.words);
@@ -137,7 +138,7 @@ impl IngestArgs {
         if let Some(agent) = &self.hook
             && agent != "claude"
         {
-            usage(&format!("there are hooks of claude alone, not of {agent}"));
+            usage(&format!("--hook takes claude alone, not {agent}"));
         }
         if self.install.is_consent_alone() {
             usage("--yes only has an effect with an option that changes the settings of Claude Code");
@@ -200,8 +201,8 @@ pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
     once(&args, &mut ingest, &mut notes, &interrupt)
 }
 
-/// Takes in a hook's call. A hook that fails or dawdles stops its agent, so this exits with 0 within a moment, and what could not be
-/// taken in is kept for the next run. The TypeScript package takes the risk.
+/// Does the work of a hook's call. A hook that fails or is slow stops its agent, so this stops in time, exits with 0, and keeps a call
+/// that it could not finish for the next run. The TypeScript package does not.
 fn hook(
     args: &IngestArgs,
     home: Home,
@@ -228,7 +229,7 @@ fn hook(
         let event = match budget {
             None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(budget) => {
-                // Work that is asked to stop lets go of its locks, for which it has a little time.
+                // Work that is asked to stop gets the last quarter of the time to release its locks.
                 let until = if is_late { budget } else { budget * 3 / 4 };
                 told.recv_timeout(until.saturating_sub(started.elapsed()))
             }
@@ -256,19 +257,19 @@ fn hook(
     ExitCode::SUCCESS
 }
 
-/// What a hook's worker tells.
+/// What a hook's worker reports.
 enum HookEvent {
     Call(HookCall),
     Failed(String),
 }
 
-/// Reads the call from standard input and takes it in.
+/// Reads the call from standard input and does its work.
 fn take_hook(mut ingest: Ingest, mut notes: IngestNotes, interrupt: &Interrupt, sender: &Sender<HookEvent>) {
     let mut payload = Vec::new();
     let read = std::io::stdin().lock().read_to_end(&mut payload).map_err(|error| error.to_string());
     let parsed = read.and_then(|_| HookCall::parse(&payload).map_err(|error| error.to_string()));
     let is_null = payload.trim_ascii() == b"null";
-    // Nobody listens any more when the time is over.
+    // The receiver is gone when the time is over.
     let tell = |event| drop(sender.send(event));
     match parsed {
         Err(error) => {
@@ -293,7 +294,7 @@ fn take_hook(mut ingest: Ingest, mut notes: IngestNotes, interrupt: &Interrupt, 
     }
 }
 
-/// How long a hook may take; none: as long as it needs. A process has started by then, which takes some of the 50 ms.
+/// How long a hook may take; none: as long as it needs. The start and the end of the process take the rest of 50 ms.
 fn hook_budget() -> Option<Duration> {
     const USUAL: Duration = Duration::from_millis(30);
     match std::env::var("RELAYBURN_HOOK_MS").ok().and_then(|text| text.parse().ok()) {
@@ -348,7 +349,7 @@ fn once(
     let left_out: Vec<_> =
         skipped.chain(report.unreadable.iter().map(|found| (&found.path, &found.error))).collect();
     let remedy = match args.from_burn {
-        Some(_) => "mend it and run this command again",
+        Some(_) => "repair it and run this command again",
         None => "the next run tries again",
     };
     match left_out[..] {
@@ -362,7 +363,7 @@ fn once(
     }
 }
 
-/// What each agent gave.
+/// Returns the counts of each agent, as text.
 fn summary(report: &IngestReport) -> String {
     let mut text = String::new();
     for agent in &report.agents {

@@ -40,16 +40,30 @@ Wrong usage. Nothing was touched.
 .SH ENVIRONMENT
 .TP
 RELAYBURN_HOME
-The home, where the ledger and what is derived from it lie. Without it, .relayburn in the user's home directory.
+The home: the directory of the ledger and of the files that are derived from the ledger. Default: .relayburn in the user's home directory.
+.TP
+RELAYBURN_CONTENT_STORE
+Whether \\fBburn ingest\\fR keeps texts of prompts and answers: \\fIfull\\fR (default), \\fIhash-only\\fR or \\fIoff\\fR. Overrides content.store of config.json.
 .TP
 RELAYBURN_CONTENT_TTL_DAYS
-How many days \\fBburn state prune\\fR keeps content, or \\fIforever\\fR; goes before content.retentionDays of config.json.
+How many days \\fBburn state prune\\fR keeps content, or \\fIforever\\fR. Overrides content.retentionDays of config.json.
+.TP
+RELAYBURN_HOOK_MS
+How many milliseconds \\fBburn ingest \\-\\-hook\\fR may work after its start. Default: 30; 0 sets no limit.
+.TP
+RELAYBURN_STORAGE
+Only \\fIfile\\fR: \\fBburn ingest\\fR ends with an error when it has any other value.
 .TP
 RELAYBURN_PROGRESS
-With 0 no progress is shown. It is shown on a terminal alone.
+0 turns progress off. Progress appears only on a terminal.
 .TP
 NO_COLOR
-When set to anything, there are no colours. There are none but on a terminal.
+Any value turns colours off. Colours appear only on a terminal.
+.TP
+TZ
+The time zone of dates, where no \\-\\-tz is given. Default: the zone of the system.
+.PP
+The variables that name the logs of agents are in the notes of \\fBburn ingest\\fR.
 ";
 
 /// How a command is called, every value by its name.
