@@ -3,7 +3,7 @@
 //! A log of this crate is only ever appended to. Everything derived from a log can be deleted and built again. Damage is
 //! found and named by byte offset. Bytes that may have been acknowledged are set aside and never destroyed, and nothing is
 //! skipped in silence. The main log is the ledger of people who work with AI coding agents, `ledger.jsonl`: a JSON line for
-//! every turn, tool result and stamp. A parallel engine over a memory map makes its archive, `archive.sqlite`.
+//! each turn, tool result, user turn, compaction, relationship and stamp. Its archive, `archive.sqlite`, is built in parallel.
 //!
 //! The crate is no database server, no sync service and no analytics tool. It uses the files, locks and archives of the
 //! TypeScript package `@relayburn/ledger` 1.x, and both programs may work on one home at the same time.
@@ -47,7 +47,7 @@
 //! | --- | --- | --- |
 //! | [`record`] | what a ledger line is: kinds, columns, readers, ids, stamps, typed records | `scan` |
 //! | [`ledger`] | appends, index files, merges, queries over the ledger, check, prune, reset | `record`, `archive`, `scan`, `lock`, `disk`, `home`, `interrupt` |
-//! | [`archive`] | builds, status, queries over the archive | `record`, `scan`, `lock`, `disk`, `home`, `interrupt` |
+//! | [`archive`] | builds, status, queries over the archive | `record`, `sqlite_file`, `publish`, `scan`, `lock`, `disk`, `home`, `interrupt` |
 //! | [`scan`] | mapped logs, chunks that end at line ends, exact JSON | nothing of ours |
 //! | [`lock`] | the lock-file protocol shared with other programs | `disk`, `interrupt` |
 //! | [`journal`] | a write-ahead log of opaque payloads | `store`, `scan`, `disk`, `home`, `interrupt` |

@@ -1,8 +1,9 @@
 //! Recovery: finds out which records are whole, cuts off what a torn write left, and sets damage aside on request.
 //!
 //! May touch: segments, SKIPS and `quarantine/` of a journal whose lock is held. Guarantees: bytes are cut or overwritten
-//! only after a durable copy of them is under `quarantine/`; corruption changes nothing unless the caller asks for it; after a run
-//! that was stopped anywhere, the next run ends in the same state; a second run changes nothing.
+//! only after a durable copy of them is under `quarantine/`, except zeros that were written ahead. Corruption changes nothing
+//! unless the caller asks for it. After a run that was stopped anywhere, the next run ends in the same state. A second run
+//! changes nothing.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -51,7 +52,8 @@ pub struct RecoveryReport {
     pub bytes: u64,
     /// Torn writes that were cut off, and files that were renamed.
     pub recovery: Recovery,
-    /// Damage that was set aside in its place.
+    /// Damaged ranges that were saved and marked. They stay in their files, but a damaged header is written again, and an overlap
+    /// is cut.
     pub quarantined: Vec<SavedRange>,
     /// All ranges of offsets that reads step over, also those of earlier recoveries.
     pub skipped: Vec<Range<u64>>,

@@ -1,6 +1,6 @@
 //! The columns of the archive's tables: their names, and the member of a ledger line that each column is read from.
 //!
-//! Each column is named once, in a line of a table below. The line defines the statement that creates the table, the fast
+//! Each column is declared once, in a line of a table below. The line defines the statement that creates the table, the fast
 //! reader (`record::tape`), the exact reader (`record::exact`), the check that a required member is present, the constant for
 //! the column's place in a row, and the printing of archived rows as JSON.
 //!
@@ -21,7 +21,8 @@ pub struct Table {
     pub columns: &'static [&'static str],
     /// The statement that creates the table.
     pub create: &'static str,
-    /// The places of the texts of ledger lines in the primary key and in indexes, whose length is limited.
+    /// The places of the columns in the primary key and in indexes that hold texts of ledger lines. The length of these texts is
+    /// limited.
     pub indexed: &'static [usize],
 }
 

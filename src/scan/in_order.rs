@@ -10,8 +10,8 @@
 //! 4. B takes a permit and job 2.
 //!
 //! Guarantees: there are never more results than permits, whatever the length of the log. The result that the calling thread
-//! waits for always has a permit already, because a worker takes the permit before the job. A panic of a worker becomes a
-//! [`WorkFailure`], and no thread waits for ever. A permit may carry memory that is used again, such as an arena.
+//! waits for always has a permit already, because a worker takes the permit before the job. A panic of `work` on a worker thread
+//! becomes a [`WorkFailure`], and no thread waits for ever. A permit may carry memory that is used again, such as an arena.
 
 mod exchange;
 mod failure;
@@ -40,7 +40,7 @@ pub(crate) enum Workers<'p> {
 
 /// Does `work` on all `jobs`, numbered from 0, and passes the results to `take` on the calling thread, in the order of the
 /// jobs, until `take` breaks. `take` returns the permit of the result. `worker` makes the state that a thread keeps from job to
-/// job. There is at least one permit, and there are no more workers than permits.
+/// job. The caller must pass at least one permit. There are no more workers than permits.
 ///
 /// # Errors
 /// The first failure in the order of the jobs. All workers have ended when this function returns.
@@ -54,7 +54,7 @@ pub(crate) fn in_order<J: Send, P: Send, T: Send, E: Send, W>(
 ) -> Result<(), WorkFailure<E>> {
     let next = sync::Mutex::new(jobs.zip(0u64..));
     let stop = sync::AtomicBool::new(false);
-    // A worker ends while holding a permit, so with more workers than permits the last workers would wait for ever.
+    // A worker that ends keeps its permit, so with more workers than permits the last workers would wait for ever.
     let workers_max = permits.len();
     let (permit_sender, permit_receiver) = bounded(permits.len());
     let (done_sender, done_receiver) = bounded(permits.len());
@@ -66,7 +66,7 @@ pub(crate) fn in_order<J: Send, P: Send, T: Send, E: Send, W>(
     let work_off = |side: WorkerSide<'_, _, _, _, _>| side.work_off(&worker, &work);
     let work_off = &work_off;
     let collect = |take: &mut _| {
-        // Both ends are dropped when all results are taken or no more are wanted: workers that wait for a permit wake up.
+        // `collect` drops both ends when all results are taken or no more are wanted. Workers that wait for a permit then wake up.
         let result = collect(permit_sender, done_receiver, take);
         stop.store(true, Ordering::Relaxed);
         result

@@ -1,8 +1,8 @@
 //! The segmented session store: an agent's conversation as a tree of entries, in append-only segments.
 //!
-//! A store is a directory. The source of truth are the frames in `segments/`, one JSON line each. `index/offsets.jsonl` has their
-//! places and is derived from them. The format is `session_store_v2`, described byte by byte in `docs/session-store.md`; stores
-//! go back and forth between its other writers and this module, which has their names (`docs/coming-from.md`).
+//! A store is a directory. The frames in `segments/`, one JSON line each, are the source of truth. `index/offsets.jsonl` has their
+//! offsets and is derived from them. The format is `session_store_v2`, described byte by byte in `docs/session-store.md`. Other
+//! programs write the same stores, and this module has the names of their functions and types (`docs/coming-from.md`).
 //!
 //! - [`SessionStoreV2::open_for_inspection`] gives a [`SessionReader`], which changes nothing and may stay open while others
 //!   write. [`SessionView`] is a store at one moment.
@@ -10,12 +10,13 @@
 //!   recovery did ([`SessionRecoveryReport`]).
 //! - [`status()`] describes a store, and [`check()`] verifies it, without changing it.
 //! - [`SessionStoreV2::create_checkpoint`] and [`SessionStoreV2::rollback_to_checkpoint`] go back to a certified entry;
-//!   [`SessionStoreV2::write_manifest`] sums the store up.
+//!   [`SessionStoreV2::write_manifest`] writes a summary of the store.
 //! - [`export_line`] and [`parse_import_line`] turn entries into plain JSON Lines and back; [`frame_to_session_entry`] reads a
 //!   payload as a session entry.
 //!
-//! Guarantees: every frame that is returned was verified (range, CRC-32C, numbers, SHA-256 of the payload); every acknowledged
-//! entry is on stable storage; damage that is not a torn tail is refused with file, line and byte offset.
+//! Guarantees: every frame that is returned was verified (range, CRC-32C, numbers, SHA-256 of the payload). With
+//! `Durability::Immediate`, every acknowledged entry is on stable storage. A damaged index is built again; damage of segments
+//! that is not a torn tail is refused with file, line and byte offset.
 
 mod chain;
 mod check;

@@ -1,7 +1,7 @@
 //! Adds turns to the sums of their rows.
 //!
-//! Each thread has a [`UsageTally`], and the tallies are merged at the end. Guarantees: sums are checked whole numbers, so
-//! the order of turns and the number of threads do not change them.
+//! Each thread has a [`UsageTally`], and the tallies are merged at the end. Guarantees: sums are whole numbers, so the order of
+//! turns and the number of threads do not change them. A sum or a cost out of range is an error.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -192,15 +192,15 @@ impl Texts {
 pub(super) enum PeriodKey {
     /// The question has no period.
     None,
-    /// It has no time.
+    /// The turn has no time.
     Undated,
-    /// An hour of local time, and the offset in force.
+    /// Hours of local time since 1970, and the offset in force, in seconds.
     Hour(i64, i64),
-    /// A day, the first of a week, or of a month.
+    /// Days since 1970: the day, or the first day of the week or the month.
     Day(i64),
-    /// A source and a session.
+    /// The numbers of a source and of a session among the texts of the tally.
     Session(u32, u32),
-    /// An hour of UTC, from which blocks are made.
+    /// Hours of UTC since 1970, from which blocks are made.
     Block(i64),
 }
 
@@ -334,7 +334,7 @@ pub(super) struct QuestionRows<'q> {
     places: Vec<usize>,
     pub rows: NumberMap<(PeriodKey, Dimensions), GrowingRow>,
     pub session_times: NumberMap<(u32, u32), Times>,
-    /// The span of the turn before.
+    /// The span of the previous turn.
     span: Option<Span>,
 }
 
@@ -342,9 +342,9 @@ pub(super) struct QuestionRows<'q> {
 #[derive(Debug)]
 struct WantedDimension<'q> {
     dimension: &'q Dimension,
-    /// For tags the place among [`UsageTally::tag_keys`].
+    /// For a tag, its index in [`UsageTally::tag_keys`].
     tag: usize,
-    /// For weekdays and hours the question whose zone applies, so two questions never share these dimensions.
+    /// For weekdays and hours, the index of the question whose zone applies. So two questions never share these dimensions.
     zone_of: Option<usize>,
 }
 
