@@ -29,10 +29,10 @@ use crate::record::fold::Fold;
 use crate::record::rows::Rows;
 use crate::sqlite_file::Loaded;
 
-/// Sessions may take one part in this many of the memory for rows before they are left to SQL.
+/// If the aggregated sessions need more than this fraction (1/16) of the memory for rows, SQL aggregates them instead.
 const SESSIONS_SHARE: usize = 16;
 
-/// The file of a plan while it is built.
+/// A new archive file that a full rebuild is writing.
 pub(super) struct NewArchive {
     /// The bulk loader until it has written the file; `None` when rows are inserted.
     bulk: Option<BulkWriter>,
@@ -50,7 +50,7 @@ pub(super) struct NewArchive {
 }
 
 impl NewArchive {
-    /// Begins to write the file of `plan`; `lost` is why the old archive may have to be kept.
+    /// Begins to write the file of `plan`. `lost` says what the ledger lost since the old archive was built; then the old archive is kept.
     pub(super) fn create(
         build: &Build<'_>,
         plan: publish::PublishPlan,
@@ -96,7 +96,7 @@ impl NewArchive {
     ) -> Result<(), ArchiveError> {
         let archive = &build.paths.archive;
         if let Some(bulk) = &self.bulk {
-            // Workers encode the rows, too.
+            // The workers also encode the rows.
             let encode =
                 |rows: &Rows<'_>, place| bulk.write(rows, place).map_err(ArchiveError::bulk(archive));
             return build.rows(input, fold, encode, |_| Ok(()));
@@ -124,9 +124,8 @@ impl NewArchive {
         Ok(())
     }
 
-    /// Checks the new file while its pages are synced, and while sessions are aggregated from it if they were not before.
-    /// Only the sessions and the state row are inserted after the check, through SQLite. The sync before publishing then
-    /// has little to write.
+    /// Checks the new file while its pages are synced. Sessions that were not aggregated before are aggregated meanwhile. After the
+    /// check, SQLite inserts only the sessions and the state row, so the sync before publishing has little to write.
     pub(super) fn sessions_and_check(&mut self, build: &mut Build<'_>) -> Result<(), ArchiveError> {
         build.report_at_end(Phase::Verify)?;
         let (loaded, has_sessions) = (self.loaded.take(), self.sessions.is_some());
