@@ -62,11 +62,7 @@ fn exports_are_refused_with_the_feature_that_they_need() {
         let output = made.run(words, "");
         is_civil(&words.join(" "), &output);
         assert_eq!(output.status.code(), Some(1), "{words:?}");
-        assert!(
-            said(&output).contains("cargo install --path . --features parquet"),
-            "{}",
-            said(&output)
-        );
+        assert!(said(&output).contains("cargo install --path . --features parquet"), "{}", said(&output));
     }
     assert!(!made.path("exports").exists() && !made.path("home/export.json").exists());
 }
