@@ -73,7 +73,7 @@ fn put_opencode_session(storage: &Path, session: &str) {
 #[test]
 fn what_is_no_log_is_named_and_the_rest_is_read() {
     let user = User::new();
-    put(&user.log("good.jsonl"), &Log::conversation(2).bytes());
+    put(&user.log("good.jsonl"), Log::conversation(2).bytes());
     age(&user.log("good.jsonl"), 3600);
     let projects = user.path(".claude/projects");
     let codex = user.path(".codex/sessions/2026");
@@ -170,7 +170,7 @@ fn names_of_any_bytes_are_read_and_named() {
     let text = String::from_utf8(Log::conversation(2).bytes()).unwrap();
     put(&name(b"\xff.jsonl"), text.as_bytes());
     let other = text.replace("msg_", "other_").replace("end_", "last_").replace("2026-", "2025-");
-    put(&name(b"\xfe.jsonl"), &[other.as_bytes(), b"no record\n"].concat());
+    put(&name(b"\xfe.jsonl"), [other.as_bytes(), b"no record\n"].concat());
     age(&name(b"\xff.jsonl"), 3600);
     age(&name(b"\xfe.jsonl"), 3600);
     put_pipe(&name(b"\xfd.jsonl"));
@@ -326,7 +326,7 @@ fn a_log_that_changes_while_it_is_read_is_read_whole_in_the_end() {
 #[test]
 fn a_database_that_is_locked_or_half_migrated_is_named_and_read_later() {
     let user = User::new();
-    put(&user.log("good.jsonl"), &Log::conversation(2).bytes());
+    put(&user.log("good.jsonl"), Log::conversation(2).bytes());
     age(&user.log("good.jsonl"), 3600);
     let folder = user.path(".local/share/opencode");
     fs::create_dir_all(&folder).unwrap();
@@ -403,7 +403,7 @@ fn a_disk_that_is_full_is_an_error_that_names_the_file_and_loses_nothing() {
 #[test]
 fn cursors_that_are_no_json_are_named_and_cost_no_record() {
     let user = User::new();
-    put(&user.log("s.jsonl"), &Log::conversation(3).bytes());
+    put(&user.log("s.jsonl"), Log::conversation(3).bytes());
     age(&user.log("s.jsonl"), 3600);
     assert!(user.ingest(&[]).status.success());
     let before = user.lines();
