@@ -2,7 +2,7 @@
 //!
 //! A session is read again when its rows changed.
 
-use super::hand_over;
+use super::handing::hand_over;
 use super::session::records::RecordRules;
 use super::session::{Part, SessionHead, SessionMessage, SpawningTask, Tool};
 use crate::agents::AgentsError;

@@ -3,6 +3,7 @@
 //! Touches only OpenCode's files, for reading. One session is in memory at a time.
 
 mod database;
+mod handing;
 mod server;
 mod session;
 mod stream;
@@ -10,6 +11,7 @@ mod stream;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use self::handing::hand_over;
 pub(super) use self::server::{Received, Request};
 use self::session::records::HandedMessages;
 pub(super) use self::session::records::RecordRules;
@@ -210,31 +212,6 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
         gathered.side = Some(side.finish());
     }
     Ok(Handed::Piece(Box::new(gathered), true))
-}
-
-/// Adds the records of a session to the pass, and names the answers that are left out or have values that are no counts.
-fn hand_over(
-    session: &SessionHead,
-    rules: &RecordRules<'_>,
-    seen: &HashSet<Vec<u8>>,
-    pass: &Pass<'_>,
-    gathered: &mut Gathered,
-) -> Result<HandedMessages, AgentsError> {
-    let told = session.hand_over(rules, seen, gathered).map_err(|error| error.at(&pass.candidate.path))?;
-    let mut name = |id: &[u8], reason, detail: &str| {
-        let detail = || format!("message {} {detail}", js::to_utf8(id));
-        gathered.left_out.add(pass.options, (0, 0), reason, detail);
-    };
-    for id in &told.open {
-        name(id, Reason::OpenMessage, "is not complete");
-    }
-    for (id, counts) in &told.invalid {
-        name(id, Reason::InvalidCount, &format!("has no count of {}", counts.join(", ")));
-    }
-    for id in &told.undated {
-        name(id, Reason::NotARecord, "has a time that no date has");
-    }
-    Ok(told)
 }
 
 /// The JSON files of one session.
