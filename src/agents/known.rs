@@ -197,8 +197,8 @@ impl Known {
             }
             _ => return,
         };
-        notes.turn.into_iter().for_each(|note| self.add_turn(note));
-        notes.line.into_iter().for_each(|note| self.add_user_turn(note));
+        notes.turn.into_iter().for_each(|note| self.add_message(note.key, note.session));
+        notes.line.into_iter().for_each(|note| self.add_message(note.key, note.session));
         notes.result.into_iter().for_each(|note| self.add_result(note));
         notes.event.into_iter().for_each(|note| self.add_event(offset, note));
     }
@@ -228,17 +228,8 @@ impl Known {
         }
     }
 
-    /// A turn that is in the ledger.
-    pub(super) fn add_turn(&mut self, note: TurnNote) {
-        self.add_message(note.key, note.session);
-    }
-
-    /// A user turn that is in the ledger.
-    pub(super) fn add_user_turn(&mut self, note: LineNote) {
-        self.add_message(note.key, note.session);
-    }
-
-    fn add_message(&mut self, key: u64, session: u64) {
+    /// Adds a turn or a user turn that is in the ledger.
+    pub(super) fn add_message(&mut self, key: u64, session: u64) {
         if self.values_of_base(MESSAGES, key).is_empty() {
             self.messages.entry(key).or_insert(session);
         }

@@ -8,7 +8,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::AgentsError;
+use super::pass::Reason;
 use crate::disk;
+use crate::scan::json::{Document, Value, trim_js};
 
 /// How much is read at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -43,10 +45,26 @@ pub(super) struct RawLine<'l> {
     pub ending: Ending,
 }
 
-impl RawLine<'_> {
+impl<'l> RawLine<'l> {
     /// Byte offset of the next line.
     pub(super) fn end(&self) -> u64 {
         self.offset + self.len_bytes
+    }
+
+    /// Parses the line. None for a blank line; an error says why the line has no value.
+    pub(super) fn parse<'d>(&self, document: &'d mut Document) -> Option<Result<Value<'d>, (Reason, String)>>
+    where
+        'l: 'd,
+    {
+        let text = trim_js(self.bytes);
+        match self.ending {
+            Ending::Torn => Some(Err((Reason::Torn, "no line feed yet".to_owned()))),
+            Ending::TooLong => Some(Err((Reason::TooLong, format!("a line of {} bytes", self.len_bytes)))),
+            Ending::Whole if text.is_empty() => None,
+            Ending::Whole => {
+                Some(document.parse(text).map_err(|error| (Reason::Malformed, error.to_string())))
+            }
+        }
     }
 }
 

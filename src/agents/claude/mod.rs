@@ -28,7 +28,7 @@ use super::AgentsError;
 use super::cursors::touched_cursor;
 use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
-use super::pass::{Agent, Candidate, Gathered, HandOver, Handed, Pass, ReadOptions, Reason, RootsOf, Stat};
+use super::pass::{Agent, Candidate, Gathered, HandOver, Handed, Pass, ReadOptions, RootsOf, Stat};
 use super::project::ProjectKeys;
 use super::walk::{self, Unreadable};
 use crate::scan::json::{Document, trim_js};
@@ -332,26 +332,14 @@ impl<'r, 't> Reader<'r, 't> {
                 piece.gathered.bytes_read += line.len_bytes;
             }
             match line.ending {
-                Ending::Torn => {
-                    // The last line of a log at rest is reported, but still waits, because it is no complete line.
-                    piece.leave_out(at, Reason::Torn, || "no line feed yet".into());
-                    wanted = reached;
-                    continue;
-                }
-                Ending::TooLong => {
-                    piece.leave_out(at, Reason::TooLong, || format!("a line of {} bytes", at.1));
-                    whole = reached;
-                    continue;
-                }
-                Ending::Whole => whole = reached,
+                // The last line of a log at rest is reported, but still waits, because it is no complete line.
+                Ending::Torn => wanted = reached,
+                Ending::TooLong | Ending::Whole => whole = reached,
             }
-            let text = trim_js(line.bytes);
-            if text.is_empty() {
-                continue;
-            }
-            match document.parse(text) {
-                Ok(root) => piece.line(&mut state, at, root)?,
-                Err(error) => piece.leave_out(at, Reason::Malformed, || error.to_string()),
+            match line.parse(&mut document) {
+                None => {}
+                Some(Ok(root)) => piece.line(&mut state, at, root)?,
+                Some(Err((reason, detail))) => piece.leave_out(at, reason, || detail),
             }
         }
         let has_more = reached < size && reached >= wanted && !self.options.as_reference;

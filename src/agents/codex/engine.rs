@@ -23,7 +23,7 @@ use crate::agents::pass::{ContentMode, Gathered, PassRecord, Reason};
 use crate::agents::project::ProjectKeys;
 use crate::agents::terms::{RequestSizes, TurnTerms, extraordinary};
 use crate::record::{Hasher, Id};
-use crate::scan::json::{Document, Kind, Value, is_array_index_key};
+use crate::scan::json::{Kind, Value, is_array_index_key};
 
 /// The rules of one reading.
 pub(super) struct RolloutRules<'r> {

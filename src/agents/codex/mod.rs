@@ -250,7 +250,7 @@ fn own_of(path: &Path) -> Result<Own, AgentsError> {
         own.has_head = true;
         let spawn = meta.get("source").and_then(|source| source.get("subagent"));
         let spawn = spawn.and_then(|subagent| subagent.get("thread_spawn"));
-        let forked = js::first_text(meta, &["forked_from_id"]);
+        let forked = js::text(meta, "forked_from_id");
         let spawned = spawn.and_then(|spawn| js::text(spawn, "parent_thread_id"));
         let spawned = spawned.or_else(|| js::text(meta, "parent_thread_id"));
         let named = js::first_text(meta, &["forkSessionId", "fork_session_id"]);
@@ -309,10 +309,7 @@ fn before_of(side: &[u8]) -> Option<RolloutNote> {
         tail: js::any_text(side, "tail")?.to_vec(),
         changed_ms: js::number(side, "changedMs"),
         waits: js::is_true(side, "waits"),
-        written: side
-            .get("written")
-            .map(|written| written_of(written.to_string().as_bytes()))
-            .unwrap_or_default(),
+        written: side.get("written").map(written_of).unwrap_or_default(),
     })
 }
 
@@ -537,20 +534,13 @@ fn each_line(
         gathered.bytes_read += line.len_bytes;
         let place = (line.offset, line.len_bytes);
         let line_end = line.end();
-        let reason = match line.ending {
-            Ending::Torn => Some((Reason::Torn, "no line feed yet".to_owned())),
-            Ending::TooLong => Some((Reason::TooLong, format!("a line of {} bytes", line.len_bytes))),
-            Ending::Whole => {
-                let text = trim_js(line.bytes);
-                match document.parse(text) {
-                    _ if text.is_empty() => None,
-                    Err(error) => Some((Reason::Malformed, error.to_string())),
-                    Ok(value) => match RolloutLine::of(value, (line.offset, line_end)) {
-                        Err(reason) => Some((reason, "the line has no payload".to_owned())),
-                        Ok(line) => takes(&line)?.map(|reason| (reason, kind_of(&line))),
-                    },
-                }
-            }
+        let reason = match line.parse(&mut document) {
+            None => None,
+            Some(Err(reason)) => Some(reason),
+            Some(Ok(value)) => match RolloutLine::of(value, (line.offset, line_end)) {
+                Err(reason) => Some((reason, "the line has no payload".to_owned())),
+                Ok(line) => takes(&line)?.map(|reason| (reason, kind_of(&line))),
+            },
         };
         if line.ending != Ending::Torn {
             end = line_end;

@@ -18,7 +18,7 @@ use super::content::ContentHead;
 use super::fidelity::{Coverage, Usage, beyond, token_count};
 use super::js::{self, RecordText};
 use super::ledger_turns::LedgerTurns;
-use super::lines::{Ending, LineSource};
+use super::lines::LineSource;
 use super::measure::{self, UserBlock};
 use super::pass::{
     Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, Pass, PassRecord, Prepared, Reason,
@@ -159,23 +159,18 @@ fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, Age
             gathered.lines += 1;
             gathered.bytes_read += line.len_bytes;
             let place = (line.offset, line.len_bytes);
-            let text = trim_js(line.bytes);
-            let left_out = match line.ending {
-                Ending::Torn => Some((Reason::Torn, "no line feed yet".to_owned())),
-                Ending::TooLong => Some((Reason::TooLong, format!("a line of {} bytes", line.len_bytes))),
-                Ending::Whole if text.is_empty() => None,
-                Ending::Whole => match document.parse(text) {
-                    Err(error) => Some((Reason::Malformed, error.to_string())),
-                    Ok(value) if value.kind() != Kind::Object => {
-                        Some((Reason::NotARecord, "the line is no JSON object".to_owned()))
+            let left_out = match line.parse(&mut document) {
+                None => None,
+                Some(Err(reason)) => Some(reason),
+                Some(Ok(value)) if value.kind() != Kind::Object => {
+                    Some((Reason::NotARecord, "the line is no JSON object".to_owned()))
+                }
+                Some(Ok(value)) => match take_line(&mut chat, value, place) {
+                    None => {
+                        taken.push(place);
+                        None
                     }
-                    Ok(value) => match take_line(&mut chat, value, place) {
-                        None => {
-                            taken.push(place);
-                            None
-                        }
-                        Some(reason) => Some((reason, kind_of(value))),
-                    },
+                    Some(reason) => Some((reason, kind_of(value))),
                 },
             };
             if let Some((reason, detail)) = left_out {

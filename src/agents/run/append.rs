@@ -363,10 +363,10 @@ impl Run<'_> {
             {
                 filling.batch.compare_last_by_id_alone();
             }
-            self.ingest.known.add_turn(turn);
+            self.ingest.known.add_message(turn.key, turn.session);
         }
         if let Some(line) = notes.line.filter(|_| kind == RecordKind::UserTurn) {
-            self.ingest.known.add_user_turn(line);
+            self.ingest.known.add_message(line.key, line.session);
         }
         let event = match &text {
             Cow::Borrowed(_) => notes.event,

@@ -307,10 +307,8 @@ pub(in crate::agents::codex) fn written_text(written: &HashMap<Vec<u8>, Written>
 }
 
 /// Reads what [`written_text`] wrote.
-pub(in crate::agents::codex) fn written_of(text: &[u8]) -> HashMap<Vec<u8>, Written> {
-    let mut document = Document::default();
-    let Ok(value) = document.parse(text) else { return HashMap::new() };
-    let all = value.get("all").into_iter().flat_map(Value::items);
+pub(in crate::agents::codex) fn written_of(note: Value<'_>) -> HashMap<Vec<u8>, Written> {
+    let all = note.get("all").into_iter().flat_map(Value::items);
     all.filter_map(|entry| {
         let times = js::number(entry, "times")? as usize;
         Some((
