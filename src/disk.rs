@@ -313,7 +313,11 @@ impl File {
     }
 
     /// Reads a range a piece at a time, for as long as `each` returns `true` and the file goes on. Returns the number of bytes read.
-    pub(crate) fn read_pieces(&self, range: Range<u64>, mut each: impl FnMut(&[u8]) -> bool) -> Result<u64, Error> {
+    pub(crate) fn read_pieces(
+        &self,
+        range: Range<u64>,
+        mut each: impl FnMut(&[u8]) -> bool,
+    ) -> Result<u64, Error> {
         const PIECE_BYTES: u64 = 1 << 20;
         let mut piece = vec![0; PIECE_BYTES.min(range.end.saturating_sub(range.start)) as usize];
         let mut offset = range.start;

@@ -82,11 +82,13 @@ pub(super) fn is_ledger_lost(home: &Home) -> Result<bool, AgentsError> {
     Ok(had_records)
 }
 
-/// Returns whether the ledger of a home lacks lines that the last run noted, as an older copy that was put back, or a ledger
-/// that was cut.
-pub(super) fn lacks_noted_lines(home: &Home) -> Result<bool, AgentsError> {
-    Ok(!is_without_ledger(home)?
-        && noted_ledger(&read(&home.ingest_notes())?).is_some_and(|it| !it.holds(home)))
+/// Returns whether the ledger of a home is not the one that the last run noted, with more lines or without: an older copy was
+/// put back, or it was cut.
+fn lacks_noted_lines(home: &Home) -> Result<bool, AgentsError> {
+    match noted_ledger(&read(&home.ingest_notes())?) {
+        Some(noted) if !is_without_ledger(home)? => Ok(!noted.holds(home)?),
+        _ => Ok(false),
+    }
 }
 
 impl Cursors {
@@ -141,6 +143,10 @@ impl Cursors {
             }
         }
         with_lock(&home.lock(LockName::Cursors), |held| {
+            // Another run may have forgotten and read meanwhile.
+            if !lacks_noted_lines(home)? {
+                return Ok(());
+            }
             held.still_held()?;
             disk::replace(&home.cursors(), &print(&[]), Replacing::Unsynced)?;
             disk::remove_file_if_exists(&home.ingest_notes())?;
@@ -299,6 +305,9 @@ pub(super) struct Side {
     files: HashMap<Vec<u8>, Vec<u8>>,
     noted: BTreeMap<Agent, NotedLedger>,
     is_changed: bool,
+    /// The notes in the home are of a ledger that has other lines now. They stay, because the next run sees by them that lines are
+    /// lost.
+    is_of_another_ledger: bool,
 }
 
 impl Side {
@@ -306,15 +315,20 @@ impl Side {
     /// ledger: a log that they call read may have no record in this ledger.
     pub(super) fn load(home: &Home) -> Self {
         let text = read(&home.ingest_notes()).unwrap_or_default();
-        if !noted_ledger(&text).is_none_or(|ledger| ledger.holds(home)) {
-            return Side::default();
+        if !noted_ledger(&text).is_none_or(|ledger| ledger.holds(home).unwrap_or(false)) {
+            return Side { is_of_another_ledger: true, ..Side::default() };
         }
         let mut document = Document::default();
         let root = document.parse(trim_js(&text)).ok();
         let noted = root.and_then(|root| root.get("ledgerTurns")).into_iter().flat_map(Value::members);
         let noted = noted
             .filter_map(|(name, noted)| Some((Agent::parse(&name.to_utf8_lossy())?, NotedLedger::of(noted))));
-        Side { noted: noted.collect(), files: parse(&text).into_iter().collect(), is_changed: false }
+        Side { noted: noted.collect(), files: parse(&text).into_iter().collect(), ..Side::default() }
+    }
+
+    /// Returns whether the notes in the home are of a ledger that has other lines now.
+    pub(super) fn is_of_another_ledger(&self) -> bool {
+        self.is_of_another_ledger
     }
 
     /// Returns how much of the ledger the notes on an agent's logs know.
@@ -344,7 +358,7 @@ impl Side {
     /// Replaces the file. Two runs at the same time may lose notes of each other; a later run then reads these logs
     /// again.
     pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
-        if !self.is_changed {
+        if !self.is_changed || self.is_of_another_ledger {
             return Ok(());
         }
         let mut keys: Vec<_> = self.files.iter().collect();

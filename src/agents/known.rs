@@ -74,16 +74,17 @@ impl LedgerWitness {
     pub(super) fn of(home: &Home) -> Result<Self, AgentsError> {
         let Some(ledger) = open_ledger(home)? else { return Ok(Self::default()) };
         let len_bytes = ledger.len_bytes();
-        Ok(LedgerWitness { len_bytes, hash: table::witness(&ledger, len_bytes).unwrap_or_default() })
+        Ok(LedgerWitness { len_bytes, hash: table::witness(&ledger, len_bytes)? })
     }
 
     /// Returns whether the ledger still has these bytes.
-    pub(super) fn holds(self, home: &Home) -> bool {
+    pub(super) fn holds(self, home: &Home) -> Result<bool, AgentsError> {
         if self.len_bytes == 0 {
-            return true;
+            return Ok(true);
         }
-        let ledger = open_ledger(home).ok().flatten().filter(|ledger| ledger.len_bytes() >= self.len_bytes);
-        ledger.and_then(|ledger| table::witness(&ledger, self.len_bytes)) == Some(self.hash)
+        let ledger = open_ledger(home)?.filter(|ledger| ledger.len_bytes() >= self.len_bytes);
+        let found = ledger.map(|ledger| table::witness(&ledger, self.len_bytes)).transpose()?;
+        Ok(found == Some(self.hash))
     }
 }
 

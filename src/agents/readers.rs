@@ -32,8 +32,8 @@ pub(super) struct LogFolder {
 pub(super) fn log_folders(agent: Agent, root: &Path, as_reference: bool) -> Vec<LogFolder> {
     let folder = |path: PathBuf, levels| LogFolder { path, levels };
     match agent {
-        // Projects, sessions, sub-agents, and agents of workflows.
-        Agent::Claude => vec![folder(root.to_owned(), usize::MAX)],
+        // Projects, sessions, sub-agents. Agents of workflows and of agents are below these.
+        Agent::Claude => vec![folder(root.to_owned(), 3)],
         Agent::Codex => {
             let folders = codex::log_folders(root, as_reference).into_iter();
             folders.map(|path| folder(path, usize::MAX)).collect()

@@ -24,11 +24,11 @@ use crossbeam_channel::Sender;
 use self::meter::Meter;
 use self::unanswered::Unanswered;
 use super::claude::{Across, settled_note};
-use super::cursors::{Cursors, Side, is_ledger_lost, key_of, lacks_noted_lines};
+use super::cursors::{Cursors, Side, is_ledger_lost, key_of};
 use super::hook::HookRecords;
 use super::js;
 use super::kept::{self, HookCall};
-use super::known::{Known, has_line};
+use super::known::{Known, LedgerWitness, has_line};
 use super::ledger_turns::NotedLedger;
 use super::pass::{
     Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, LeftOutLine, Pass,
@@ -68,6 +68,9 @@ pub struct Ingest {
     options: IngestOptions,
     unanswered: HashMap<Agent, Unanswered>,
     known: Known,
+    /// What the home knew of another ledger was forgotten, so the next run begins without cursors and notes, which another run may
+    /// have saved meanwhile.
+    has_forgotten: bool,
 }
 
 /// Records that wait to be appended.
@@ -88,7 +91,7 @@ fn is_root_of(unreadable: &Unreadable, agent: Agent, roots: &[PathBuf], as_refer
 impl Ingest {
     /// Creates a reader for the ledger of a home. The home need not exist yet.
     pub fn new(home: Home, options: IngestOptions) -> Self {
-        Ingest { home, options, unanswered: HashMap::new(), known: Known::default() }
+        Ingest { home, options, unanswered: HashMap::new(), known: Known::default(), has_forgotten: false }
     }
 
     pub(super) fn home(&self) -> &Home {
@@ -182,43 +185,44 @@ impl Ingest {
         Err(AgentsError::Unusable { path: self.home.ledger(), reason: reason.into() })
     }
 
-    /// Refuses a home that knows something of a ledger that is missing or lacks lines. With the ids of the lost ledger, records would
+    /// Refuses a home that knows something of a ledger that is missing or empty. With the ids of the lost ledger, records would
     /// count as written; and whoever sees no messages must not decide that the ledger does not come back.
     pub(super) fn refuse_lost_ledger(&self) -> Result<(), AgentsError> {
-        if self.options.as_reference
-            || !Cursors::know_lost_ledger(&self.home)? && !lacks_noted_lines(&self.home)?
-        {
+        if self.options.as_reference || !Cursors::know_lost_ledger(&self.home)? {
             return Ok(());
         }
-        let reason = "it lacks lines that it had; put them back, or let `burn ingest` read all logs again";
+        let reason = "it is missing or empty, and was not before; put it back, or let `burn ingest` read all logs again";
         Err(AgentsError::Unusable { path: self.home.ledger(), reason: reason.into() })
     }
 
     /// Forgets how far logs were read, and the ids of their records, when the ledger with these records is gone or lacks some of
     /// them. So the logs are read from their beginning, and their records are written again.
     pub(super) fn forget_without_ledger(
-        &self,
+        &mut self,
         observer: &mut dyn IngestObserver,
         interrupt: &Interrupt,
     ) -> Result<(), AgentsError> {
         if self.options.check || self.options.as_reference {
             return Ok(());
         }
-        let mut told = |what: &str, copies: Vec<PathBuf>| {
-            let ledger = self.home.ledger();
-            let ledger = ledger.display();
-            observer
-                .note(&format!("[burn] ingest: {ledger} {what}, so all logs are read from their beginning"));
+        let ledger = self.home.ledger();
+        let mut forgotten = |what: &str, copies: Vec<PathBuf>| {
+            self.has_forgotten = true;
+            self.known = Known::default();
+            observer.note(&format!(
+                "[burn] ingest: {} {what}, so all logs are read from their beginning",
+                ledger.display()
+            ));
             for path in copies {
                 observer
                     .note(&format!("[burn] ingest: ids of the lost lines are kept in {}", path.display()));
             }
         };
         if let Some(set_aside) = Cursors::forget_without_ledger(&self.home)? {
-            told("is missing or empty", set_aside);
+            forgotten("is missing or empty", set_aside);
         }
         if let Some(copies) = Cursors::forget_lost_lines(&self.home, interrupt)? {
-            told("lacks lines that it had after the last run", copies);
+            forgotten("is not as the last run left it", copies);
         }
         Ok(())
     }
@@ -278,6 +282,8 @@ pub(super) struct Run<'r> {
     pub(super) projects: ProjectKeys,
     cursors: Cursors,
     side: Side,
+    /// The ledger as it was when the run began, or last saved its cursors.
+    began_with: LedgerWitness,
     queue: Vec<Queued>,
     queued_bytes: usize,
     saved: Instant,
@@ -327,15 +333,19 @@ impl<'r> Run<'r> {
         let content = settings::content_mode(&ingest.home, &mut |text| {
             observer.note(&format!("[burn] warning: {text}"));
         });
+        let has_forgotten = std::mem::take(&mut ingest.has_forgotten);
+        let side = if as_reference || has_forgotten { Side::default() } else { Side::load(&ingest.home) };
         // A check leaves the cursors of a home that has lost lines of its ledger as they are.
-        let lacks_lines =
-            !as_reference && (is_ledger_lost(&ingest.home)? || lacks_noted_lines(&ingest.home)?);
-        let cursors = match lacks_lines {
+        let ignores_cursors = has_forgotten
+            || !as_reference
+                && (is_ledger_lost(&ingest.home)? || ingest.options.check && side.is_of_another_ledger());
+        let cursors = match ignores_cursors {
             true => Cursors::default(),
             false => Cursors::load(&ingest.home, |text| {
                 observer.note(&format!("[burn] warning: {text}"));
             })?,
         };
+        let began_with = LedgerWitness::of(&ingest.home)?;
         Ok(Run {
             options: ReadOptions {
                 as_reference,
@@ -346,7 +356,8 @@ impl<'r> Run<'r> {
             },
             projects: ProjectKeys::new(as_reference),
             cursors,
-            side: if as_reference { Side::default() } else { Side::load(&ingest.home) },
+            side,
+            began_with,
             queue: Vec::new(),
             queued_bytes: 0,
             saved: Instant::now(),
@@ -476,10 +487,14 @@ impl<'r> Run<'r> {
         if self.ingest.options.check {
             return Ok(());
         }
-        self.cursors.save(&self.ingest.home)?;
-        // Without a home there are no notes.
-        if self.ingest.home.root().is_dir() {
-            self.side.save(&self.ingest.home)?;
+        // If the ledger was replaced meanwhile, the cursors would go past records that it lacks.
+        if self.options.as_reference || self.began_with.holds(&self.ingest.home)? {
+            self.cursors.save(&self.ingest.home)?;
+            // Without a home there are no notes.
+            if self.ingest.home.root().is_dir() {
+                self.side.save(&self.ingest.home)?;
+            }
+            self.began_with = LedgerWitness::of(&self.ingest.home)?;
         }
         self.saved = Instant::now();
         Ok(())

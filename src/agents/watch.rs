@@ -188,7 +188,8 @@ impl LogWatch {
     fn watch_below(&mut self, folder: &LogFolder) -> Result<(), String> {
         let mut seen: HashSet<disk::Identity> = HashSet::new();
         let mut level = if folder.path.is_dir() { vec![folder.path.clone()] } else { Vec::new() };
-        for depth in 0..=folder.levels {
+        let mut depth = 0;
+        while !level.is_empty() {
             let mut below = Vec::new();
             for path in level {
                 // A link may lead back to a folder above.
@@ -197,14 +198,13 @@ impl LogWatch {
                     continue;
                 }
                 self.watch(&path, RecursiveMode::NonRecursive)?;
-                if depth < folder.levels {
+                // Sub-agents of Claude Code may have sub-agents to any depth.
+                if depth < folder.levels || path.iter().any(|name| name == "subagents") {
                     below.extend(walk::folders(&path, false, &mut Vec::new()));
                 }
             }
-            if below.is_empty() {
-                break;
-            }
             level = below;
+            depth += 1;
         }
         Ok(())
     }

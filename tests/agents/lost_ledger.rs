@@ -95,7 +95,7 @@ fn lines_that_a_ledger_lacks_are_written_again() {
         );
 
         let said = String::from_utf8(user.ingest(&[]).stderr).unwrap();
-        assert!(said.contains("lacks lines that it had after the last run, so all logs are read"), "{said}");
+        assert!(said.contains("is not as the last run left it, so all logs are read"), "{said}");
         assert_eq!(said.contains("ledger.idx.set-aside"), !with_index, "{said}");
         assert_eq!(user.lines(), wanted, "older: {is_older}, with its index: {with_index}");
         let again = String::from_utf8(user.ingest(&[]).stderr).unwrap();

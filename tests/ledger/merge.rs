@@ -308,6 +308,26 @@ fn a_whole_turn_is_not_added_to_the_parts_that_another_ledger_has() {
 }
 
 #[test]
+fn parts_belong_to_the_content_that_a_ledger_has_beside_them() {
+    // One ledger read the log at its first rest, the other one later, and once more after a second rest.
+    let bench = Bench::new();
+    let part = turn(1, 1, 80, "").replace(r#""messageId":"m1""#, r#""messageId":"m1+1""#);
+    let early = bench.ledger("early", &format!("{}\n", turn(1, 1, 10, "")));
+    let late = bench.ledger("late", &format!("{}\n{part}\n", turn(1, 1, 60, "")));
+    for (home, order) in [("a", [&early, &late]), ("b", [&late, &early])] {
+        for input in order {
+            bench.merge(std::slice::from_ref(input), home);
+        }
+        bench.merge(&[early.clone(), late.clone()], home);
+        let turns = bench.rows(home)["turns"].concat();
+        assert!(
+            [60, 80].iter().all(|output| turns.contains(&format!("\"output_tokens\": {output},"))),
+            "{turns}"
+        );
+    }
+}
+
+#[test]
 fn a_turn_under_another_id_is_named_and_left_out() {
     let bench = Bench::new();
     let first = turn(1, 1, 5, "");

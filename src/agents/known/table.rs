@@ -54,15 +54,15 @@ fn sum(bytes: &[u8]) -> u64 {
 }
 
 /// A hash of the first and the last bytes of a part of the ledger.
-pub(super) fn witness(ledger: &Source, covered_bytes: u64) -> Option<u64> {
+pub(super) fn witness(ledger: &Source, covered_bytes: u64) -> Result<u64, ScanError> {
     let mut buffer = Vec::new();
     let from = covered_bytes.saturating_sub(WITNESS_BYTES);
     let mut hasher = blake3::Hasher::new();
     // The witness includes the beginning, because an edit may be far from the last read bytes.
     for range in [0..covered_bytes.min(WITNESS_BYTES), from..covered_bytes] {
-        hasher.update(ledger.sample(range, &mut buffer).ok()?);
+        hasher.update(ledger.sample(range, &mut buffer)?);
     }
-    Some(word(hasher.finalize().as_bytes(), 0))
+    Ok(word(hasher.finalize().as_bytes(), 0))
 }
 
 impl Base {
@@ -83,7 +83,7 @@ impl Base {
             && len_bytes == source.len_bytes()
             && covered_bytes <= ledger.len_bytes();
         let told = word(header, WITNESS_AT);
-        (is_sound && witness(ledger, covered_bytes) == Some(told)).then_some(Base {
+        (is_sound && witness(ledger, covered_bytes).is_ok_and(|found| found == told)).then_some(Base {
             source,
             covered_bytes,
             counts,
@@ -150,7 +150,7 @@ pub(super) fn write(
     ledger: &Source,
     covered_bytes: u64,
 ) -> Result<(), AgentsError> {
-    let Some(witness) = witness(ledger, covered_bytes) else { return Ok(()) };
+    let Ok(witness) = witness(ledger, covered_bytes) else { return Ok(()) };
     let mut counts = [0; TABLES];
     for (table, entries) in added.iter_mut().enumerate() {
         entries.sort_unstable();

@@ -202,20 +202,39 @@ impl<'s, 'f> Planner<'s, 'f> {
 
     /// Puts the version last that counts beside the turn's parts. An example: one ledger has the turn `t` with 1,000 tokens and its
     /// part `t+1` with 5,000, because the log rested in between; another ledger has `t` with 6,000. The parts must not be added
-    /// to the whole, so the version counts that has the least output and, with the parts, no less than any version.
+    /// to the whole. So of the versions that some ledger has beside `t+1`, the one counts that has the least output and, with
+    /// the parts, no less than any version. If there is none, nothing changes.
     fn heed_parts(&mut self, keys: &[LineKey], versions: &mut [TextVersion]) -> Result<(), LedgerError> {
-        let mut parts_output = 0;
+        let mut parts_output = 0u64;
+        let mut with_parts = Vec::new();
         for id in self.part_ids(versions[0].line.place)?.into_iter().flatten() {
-            match self.output_of(keys, id)? {
-                Some(output) => parts_output += output,
-                None => break,
+            let lines = lines_of_turn(keys, id);
+            if lines.is_empty() {
+                break;
             }
+            if with_parts.is_empty() {
+                with_parts.extend(lines.iter().map(|line| line.place.input));
+            }
+            parts_output = parts_output.saturating_add(self.output_of(lines)?);
         }
         let output = |version: &TextVersion| version.rank.map_or(0, |rank| rank.output);
         let most = versions.last().map_or(0, output);
-        let is_enough = |version: &&TextVersion| output(version) + parts_output >= most;
+        // Of the versions of the target, the last is the one that its parts belong to.
+        let last_of_target = versions.iter().filter_map(|version| version.in_target).max();
+        let lines = lines_of_turn(keys, Id(versions[0].line.key));
+        let is_beside_parts = |version: &TextVersion| {
+            lines.iter().any(|line| {
+                line.text == version.line.text
+                    && with_parts.contains(&line.place.input)
+                    && (line.place.input != TARGET || version.in_target == last_of_target)
+            })
+        };
+        let is_enough = |version: &&TextVersion| {
+            output(version).saturating_add(parts_output) >= most && is_beside_parts(version)
+        };
         let least = versions.iter().find(is_enough).map(output);
-        if let Some(counts) = versions.iter().rposition(|version| Some(output(version)) == least) {
+        let counts = |version: &TextVersion| Some(output(version)) == least && is_beside_parts(version);
+        if let Some(counts) = versions.iter().rposition(counts) {
             versions[counts..].rotate_left(1);
         }
         Ok(())
@@ -241,15 +260,12 @@ impl<'s, 'f> Planner<'s, 'f> {
         ))
     }
 
-    /// The output of the turn with this id; `None` if no ledger has the turn.
-    fn output_of(&mut self, keys: &[LineKey], id: Id) -> Result<Option<u64>, LedgerError> {
-        let place = (LineClass::Record(RecordPlace::of(RecordKind::Turn)), id.0);
-        let first = keys.partition_point(|line| (line.class, line.key) < place);
-        let mut most = None;
-        for line in keys[first..].iter().take_while(|line| (line.class, line.key) == place) {
+    /// The greatest output of some lines of a turn.
+    fn output_of(&mut self, lines: &[LineKey]) -> Result<u64, LedgerError> {
+        let mut most = 0;
+        for line in lines {
             let text = self.store.text(line.place, &mut self.text)?;
-            let rank = VersionRank::of_line(text, &mut self.document, &mut self.buffer);
-            most = most.max(Some(rank.output));
+            most = most.max(VersionRank::of_line(text, &mut self.document, &mut self.buffer).output);
         }
         Ok(most)
     }
@@ -292,6 +308,13 @@ impl<'s, 'f> Planner<'s, 'f> {
 
 /// [`PlannedLine::place`] of a line that is not appended after all.
 const LEFT_OUT: u32 = u32::MAX;
+
+/// The lines of the turn with this id, among sorted keys.
+fn lines_of_turn(keys: &[LineKey], id: Id) -> &[LineKey] {
+    let turn = (LineClass::Record(RecordPlace::of(RecordKind::Turn)), id.0);
+    let lines = &keys[keys.partition_point(|line| (line.class, line.key) < turn)..];
+    &lines[..lines.partition_point(|line| (line.class, line.key) == turn)]
+}
 
 fn is_one_record(a: &LineKey, b: &LineKey) -> bool {
     (a.class, a.key) == (b.class, b.key)

@@ -123,9 +123,12 @@ impl<'p> Piece<'p> {
                 Ok::<_, AgentsError>(())
             };
             push(message, if options.as_reference { None } else { state.branch_stamp(message) })?;
-            message.of_advisors().try_for_each(|advisor| push(&advisor, None))?;
+            let mut invalid = message.counts.usage().invalid_counts();
+            for advisor in message.of_advisors() {
+                push(&advisor, None)?;
+                invalid.extend(advisor.counts.usage().invalid_counts());
+            }
             gathered.calls += message.calls.len() as u64;
-            let invalid = message.counts.usage().invalid_counts();
             if !message.has_usage {
                 leave_out(Reason::NoUsage, "has no usage; its turn has no tokens");
             } else if !invalid.is_empty() {
