@@ -4,8 +4,12 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Stdio;
 
+use relayburn_ledger::agents::{Agent, Ingest, IngestObserver, IngestOptions, IngestProgress};
+use relayburn_ledger::home::Home;
+use relayburn_ledger::interrupt::Interrupt;
 use serde_json::Value;
 
 use crate::ingest::{Log, User, put_at_rest};
@@ -14,6 +18,12 @@ fn user_with_log() -> User {
     let user = User::new();
     put_at_rest(&user.log("s.jsonl"), Log::conversation(4).bytes());
     user
+}
+
+/// A log whose messages no other log has.
+fn another_log() -> String {
+    let log = String::from_utf8(Log::conversation(9).bytes()).unwrap();
+    log.replace("msg_", "more_").replace("end_", "last_")
 }
 
 #[test]
@@ -56,16 +66,7 @@ fn lines_that_a_ledger_lacks_are_written_again() {
             let path = home.join(name);
             (path.clone(), fs::read(path).unwrap())
         });
-        let mut more = Log::conversation(9).bytes();
-        more.splice(
-            ..,
-            String::from_utf8(more.clone())
-                .unwrap()
-                .replace("msg_", "more_")
-                .replace("end_", "last_")
-                .bytes(),
-        );
-        put_at_rest(&user.log("more.jsonl"), more);
+        put_at_rest(&user.log("more.jsonl"), another_log());
         user.ingest(&[]);
         let wanted = user.lines();
         let ledger = fs::read(&kept[0].0).unwrap();
@@ -102,6 +103,47 @@ fn lines_that_a_ledger_lacks_are_written_again() {
         assert!(!again.contains("from their beginning"), "{again}");
         assert_eq!(user.lines(), wanted);
     }
+}
+
+/// Cuts the ledger of a home as soon as a run has read something.
+struct Cuts {
+    ledger: PathBuf,
+    is_done: bool,
+}
+
+impl IngestObserver for Cuts {
+    fn note(&mut self, _text: &str) {}
+
+    fn progress(&mut self, progress: IngestProgress) {
+        if progress.done_bytes > 0 && !std::mem::replace(&mut self.is_done, true) {
+            let bytes = fs::read(&self.ledger).unwrap();
+            let end = bytes[..bytes.len() / 2].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+            fs::write(&self.ledger, &bytes[..end]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn lines_that_are_lost_during_a_run_are_written_again_by_the_next() {
+    let user = user_with_log();
+    put_at_rest(&user.log("more.jsonl"), another_log());
+    user.ingest(&[]);
+    let wanted = user.lines();
+    fs::remove_dir_all(user.path(".relayburn")).unwrap();
+    fs::remove_file(user.log("more.jsonl")).unwrap();
+    user.ingest(&[]);
+    put_at_rest(&user.log("more.jsonl"), another_log());
+    let home = Home::at(user.path(".relayburn"));
+    let mut cuts = Cuts { ledger: home.ledger(), is_done: false };
+    let options = IngestOptions {
+        agents: vec![Agent::Claude],
+        roots: vec![(Agent::Claude, user.path(".claude/projects"))],
+        ..IngestOptions::default()
+    };
+    Ingest::new(home, options).run(&mut cuts, &Interrupt::new()).unwrap();
+    assert!(cuts.is_done);
+    user.ingest(&[]);
+    assert_eq!(user.lines(), wanted);
 }
 
 #[test]
