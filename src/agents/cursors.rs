@@ -82,8 +82,8 @@ pub(super) fn is_ledger_lost(home: &Home) -> Result<bool, AgentsError> {
     Ok(had_records)
 }
 
-/// Returns whether the ledger of a home is not the one that the last run noted, with more lines or without: an older copy was
-/// put back, or it was cut.
+/// Returns whether the ledger of a home does not begin with the ledger that the last run noted: it was cut or rewritten, or an
+/// older copy was put back.
 fn lacks_noted_lines(home: &Home) -> Result<bool, AgentsError> {
     match noted_ledger(&read(&home.ingest_notes())?) {
         Some(noted) if !is_without_ledger(home)? => Ok(!noted.holds(home)?),

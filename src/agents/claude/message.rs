@@ -113,12 +113,16 @@ fn usage_as_reference(usage: Option<Value<'_>>) -> Vec<u8> {
     record.finish()
 }
 
-/// The counts of a usage. What it says of coverage is added, and its terms replace earlier terms.
+/// The counts of a usage, and its iterations. What it says of coverage is added, and its terms replace earlier terms.
 ///
 /// One look at the members, because each line of a message has nearly all of them.
-fn counts_of(usage: Value<'_>, coverage: &mut Coverage, terms: &mut TurnTerms) -> MessageCounts {
+fn counts_of<'u>(
+    usage: Value<'u>,
+    coverage: &mut Coverage,
+    terms: &mut TurnTerms,
+) -> (MessageCounts, Option<Value<'u>>) {
     // An absent count is 0, and a value that is no count is NaN.
-    let mut counts = MessageCounts::default();
+    let (mut counts, mut iterations) = (MessageCounts::default(), None);
     let word = |value| js::wtf8(value).filter(|word| !word.is_empty());
     for (key, value) in usage.members_in_text_order() {
         match key.as_wtf8() {
@@ -158,10 +162,11 @@ fn counts_of(usage: Value<'_>, coverage: &mut Coverage, terms: &mut TurnTerms) -
                 let searches = js::number(value, "web_search_requests").unwrap_or(0.0) as u64;
                 terms.web_searches = terms.web_searches.max(searches);
             }
+            b"iterations" => iterations = Some(value),
             _ => {}
         }
     }
-    counts
+    (counts, iterations)
 }
 
 /// The provider that served a message, unless Anthropic did. Other providers put a mark into the message's id or the
@@ -286,8 +291,9 @@ impl<'p> ClaudeMessage<'p> {
         }
         if let Some(usage) = message.get("usage").filter(|usage| usage.kind() == Kind::Object) {
             self.has_usage = true;
-            self.counts.grow(&counts_of(usage, &mut self.coverage, &mut self.terms));
-            if let Some(iterations) = usage.get("iterations").filter(|_| self.reference.is_none()) {
+            let (counts, iterations) = counts_of(usage, &mut self.coverage, &mut self.terms);
+            self.counts.grow(&counts);
+            if let Some(iterations) = iterations.filter(|_| self.reference.is_none()) {
                 self.add_advisors(arena, iterations);
             }
         }
@@ -319,7 +325,7 @@ impl<'p> ClaudeMessage<'p> {
                 });
             }
             let Advisor { counts, coverage, terms, .. } = &mut self.advisors[place];
-            counts.grow(&counts_of(usage, coverage, terms));
+            counts.grow(&counts_of(usage, coverage, terms).0);
         }
     }
 
