@@ -336,11 +336,11 @@ impl Side {
         self.noted.get(&agent).cloned().unwrap_or_default()
     }
 
-    /// Sets how much of the ledger the notes on an agent's logs know. It is saved with the next note, or when it has
-    /// changed much, because the next run reads the bytes after it.
+    /// Sets how much of the ledger the notes on an agent's logs know. It is saved with the next note, or when it is less or has
+    /// grown much, because the next run reads the bytes after it.
     pub(super) fn set_noted(&mut self, agent: Agent, noted: NotedLedger) {
         let before = self.noted.entry(agent).or_default();
-        self.is_changed |= noted.bytes.abs_diff(before.bytes) >= NOTED_STEP_BYTES;
+        self.is_changed |= noted.bytes < before.bytes || noted.bytes - before.bytes >= NOTED_STEP_BYTES;
         *before = noted;
     }
 

@@ -18,7 +18,7 @@ use super::fidelity::Usage;
 use super::js::{self, RecordText};
 use super::known::each_line_with;
 use crate::home::Home;
-use crate::record::message_id::parts_of_turn_id;
+use crate::record::message_id::{is_unique, parts_of_turn_id};
 use crate::scan::json::Value;
 
 /// How much of the ledger the notes on an agent's logs know.
@@ -77,7 +77,11 @@ pub(super) struct LedgerTurn {
 /// The turns of an agent in a part of the ledger.
 #[derive(Debug, Default)]
 pub(super) struct LedgerTurns {
-    of_session: HashMap<Vec<u8>, Vec<LedgerTurn>>,
+    turns: Vec<LedgerTurn>,
+    /// Indices of the turns of each session.
+    of_session: HashMap<Vec<u8>, Vec<usize>>,
+    /// Indices of the turns of each unique id, whatever their session.
+    of_id: HashMap<Vec<u8>, Vec<usize>>,
     /// What the notes know without these turns.
     noted: NotedLedger,
     from: u64,
@@ -128,17 +132,31 @@ impl LedgerTurns {
             calls: turn.get("toolCalls").map_or(0, |calls| calls.items().count()),
             offset,
         };
-        self.of_session.entry(session.to_vec()).or_default().push(turn);
+        let at = self.turns.len();
+        if is_unique(source.as_bytes(), id) {
+            self.of_id.entry(id.to_vec()).or_default().push(at);
+        }
+        self.of_session.entry(session.to_vec()).or_default().push(at);
+        self.turns.push(turn);
+    }
+
+    fn at<'t>(&'t self, indices: Option<&'t Vec<usize>>) -> impl Iterator<Item = &'t LedgerTurn> {
+        indices.into_iter().flatten().map(|at| &self.turns[*at])
     }
 
     /// Returns the turns of a session in the order of the ledger. The note on the session's log gets them in this run.
-    pub(super) fn of_session(&self, session: &[u8]) -> &[LedgerTurn] {
-        let Some(turns) = self.of_session.get(session) else { return &[] };
+    pub(super) fn of_session(&self, session: &[u8]) -> impl Iterator<Item = &LedgerTurn> {
+        let turns = self.of_session.get(session);
         let has_all = self.noted.lacking.get(session).is_none_or(|offset| *offset >= self.from);
-        if has_all {
+        if has_all && turns.is_some() {
             self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_vec());
         }
-        turns
+        self.at(turns)
+    }
+
+    /// Returns the parts of the turn with a unique id in the order of the ledger, whatever their session.
+    pub(super) fn of_id(&self, id: &[u8]) -> impl Iterator<Item = &LedgerTurn> {
+        self.at(self.of_id.get(id))
     }
 
     /// Returns what the notes know once they are saved with these turns.
@@ -147,7 +165,8 @@ impl LedgerTurns {
         let mut lacking = self.noted.lacking.clone();
         lacking.retain(|session, _| !taken.contains(session));
         for (session, turns) in self.of_session.iter().filter(|(session, _)| !taken.contains(*session)) {
-            let first = turns.iter().map(|turn| turn.offset).find(|offset| *offset >= self.noted.bytes);
+            let mut offsets = self.at(Some(turns)).map(|turn| turn.offset);
+            let first = offsets.find(|offset| *offset >= self.noted.bytes);
             if let Some(offset) = first {
                 lacking.entry(session.clone()).or_insert(offset);
             }

@@ -305,6 +305,8 @@ pub(super) struct Run<'r> {
     own_end: Option<u64>,
     /// Whether another program has appended since.
     is_shared: bool,
+    /// Whether a log's note lacks a turn that the ledger has under another session. The next run reads the whole ledger.
+    lacks_turns: bool,
     /// Stamps of branches whose turns repeat another session, by log. They go before the next turn.
     branches: HashMap<PathBuf, CarriedStamp>,
     sidecar_lines: SidecarLines,
@@ -371,6 +373,7 @@ impl<'r> Run<'r> {
             noted: None,
             own_end: None,
             is_shared: false,
+            lacks_turns: false,
             branches: HashMap::new(),
             sidecar_lines: SidecarLines::default(),
             ingest,
@@ -410,9 +413,9 @@ impl<'r> Run<'r> {
         let read = self.read_all(agent, &candidates, &mut tally);
         let read = read.and_then(|()| self.flush(&mut tally));
         // The note on a log that was not read, or that another run has read at the same time, may lack turns of the ledger.
-        if let Some(noted) =
-            self.noted.take().filter(|_| read.is_ok() && tally.skipped_files == 0 && !self.is_shared)
-        {
+        let noted = self.noted.take().filter(|_| read.is_ok() && tally.skipped_files == 0 && !self.is_shared);
+        let noted = if std::mem::take(&mut self.lacks_turns) { Some(NotedLedger::default()) } else { noted };
+        if let Some(noted) = noted {
             self.side.set_noted(agent, noted);
         }
         let read = match agent {

@@ -244,7 +244,7 @@ fn history(random: Random) -> History {
         }
     }
     // A message that lies still for ten minutes is written as it is.
-    History { agent: Agent::Claude, logs, used: maker.used, may_rest: false }
+    History { agent: Agent::Claude, logs, used: maker.used, may_rest: false, in_any_order: false }
 }
 
 #[test]

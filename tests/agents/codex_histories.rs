@@ -211,7 +211,15 @@ fn add_session(maker: &mut Maker, parent: Option<Session>, sessions: &mut Vec<Se
 
 fn history(random: Random) -> History {
     let mut maker = Maker { random, millis: 1_777_600_000_000, number: 0 };
-    let (sessions, [input, cached, output, reasoning]) = sessions_of(&mut maker);
+    let (sessions, used) = sessions_of(&mut maker);
+    history_of(maker, sessions, used)
+}
+
+fn history_of(
+    mut maker: Maker,
+    sessions: Vec<Session>,
+    [input, cached, output, reasoning]: Counts,
+) -> History {
     let log = |session: Session, is_archived: bool| {
         let name = format!("rollout-2026-05-01T10-00-00-{}.jsonl", session.id);
         let archived = PathBuf::from("archived_sessions").join(&name);
@@ -224,7 +232,7 @@ fn history(random: Random) -> History {
     let logs = sessions.into_iter().map(|session| log(session, maker.random.below(4) == 0)).collect();
     let used = [input - cached, output, reasoning, cached, 0, 0];
     // What a turn uses after a rest becomes a turn of its own.
-    History { agent: Agent::Codex, logs, used, may_rest: true }
+    History { agent: Agent::Codex, logs, used, may_rest: true, in_any_order: false }
 }
 
 /// A log of one turn. Its calls use 100, 200, 300 and so on tokens of input, and a tenth of output.
@@ -317,4 +325,53 @@ fn stored_as(name: &str, bytes: Vec<u8>) -> Vec<u8> {
 #[test]
 fn every_token_is_counted_once_in_one_pass_and_in_many() {
     histories::check("Codex", history);
+}
+
+#[test]
+fn every_token_is_counted_once_when_copies_are_read_before_their_originals() {
+    histories::check("Codex in any order", |random| {
+        let mut maker = Maker { random, millis: 1_777_600_000_000, number: 0 };
+        let (mut sessions, mut used) = (Vec::new(), [0; 4]);
+        // A session, its fork, and a fork of the fork.
+        for _ in 0..3 {
+            let parent = sessions.last().cloned();
+            add_session(&mut maker, parent, &mut sessions, &mut used);
+        }
+        History { in_any_order: true, ..history_of(maker, sessions, used) }
+    });
+}
+
+#[test]
+fn a_turn_is_counted_once_when_a_fork_of_a_fork_is_read_before_the_rest_of_the_turn() {
+    let mut maker = Maker { random: Random::new(1), millis: 1_777_600_000_000, number: 0 };
+    let created = maker.later(1_000);
+    let (first, second, third) =
+        (maker.uuid(created), maker.uuid(created + 2_000_000), maker.uuid(created + 3_000_000));
+    let call = |input: u64| [input, 0, input / 10, 0];
+    let mut turn = maker.turn(false);
+    turn = Turn { calls: vec![call(100), call(200)], late: None, ends: true, ..turn };
+    let telling = Telling { stamp: None, has_counts: true };
+    let mut log = |id: &str, created: u64, parent: Option<&str>, turns: &[Turn]| {
+        let mut totals = [0; 4];
+        meta(id, created, parent.map(|parent| (parent, true)))
+            + &tell(&mut maker, turns, &mut totals, &telling)
+    };
+    let whole = log(&first, created, None, &[turn.clone()]);
+    let begun = Turn { calls: vec![call(100)], ends: false, ..turn.clone() };
+    let partial = log(&first, created, None, &[begun]);
+    let fork = log(&second, created + 2_000_000, Some(&first), &[turn.clone()]);
+    let fork_of_fork = log(&third, created + 3_000_000, Some(&second), &[turn]);
+
+    let sandbox = tempfile::tempdir().unwrap();
+    let (root, home) = (sandbox.path().join("logs"), sandbox.path().join("home"));
+    let path = |id: &str| root.join(format!("sessions/2026/05/01/rollout-2026-05-01T10-00-00-{id}.jsonl"));
+    for (id, log) in [(&third, &fork_of_fork), (&first, &partial), (&first, &whole), (&second, &fork)] {
+        histories::write(&path(id), log.as_bytes(), histories::DAY_SECONDS);
+        for _ in 0..2 {
+            histories::ingest(Agent::Codex, &root, &home);
+            histories::forget_when_it_was_seen(&home);
+        }
+        println!("{:?}", histories::counted_in(&home));
+    }
+    assert_eq!(histories::counted_in(&home).0, [300, 30, 0, 0, 0, 0]);
 }

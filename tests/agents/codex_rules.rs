@@ -448,3 +448,95 @@ fn a_link_of_the_sessions_folder_is_followed() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains(&format!("cannot read {}", sessions.display())), "{said}");
 }
+
+#[test]
+fn a_fork_of_an_older_version_repeats_its_parent_without_naming_it() {
+    // Neither the parent nor the turns are named, and the repeated lines have the time of the fork.
+    let fork = "019de4a0-0000-7000-8000-000000000002";
+    let fork_meta =
+        line("session_meta", json!({"id": fork, "timestamp": "2026-05-01T11:00:00.000Z", "cwd": "/w"}));
+    let turn = |text: &str, total: u64, last: u64| vec![says(text), answers("yes"), count(total, last)];
+    let parent = [vec![meta(json!({}))], turn("one", 100, 100), turn("two", 300, 200)].concat();
+    let at = |text: &str, lines: &[Value]| -> Vec<Value> {
+        let stamped = |line: &Value| {
+            let mut line = line.clone();
+            line["timestamp"] = json!(text);
+            line
+        };
+        lines.iter().map(stamped).collect()
+    };
+    let repeated = at("2026-05-01T11:00:00.005Z", &[&parent[..], &turn("three", 600, 300)].concat());
+    let own = at("2026-05-01T11:05:00.000Z", &turn("three", 700, 400));
+    let fork_log = [vec![fork_meta], repeated[..7].to_vec(), own].concat();
+    let grown = [&parent[..], &turn("three", 600, 300)].concat();
+    for parents in [[&parent[..], &grown], [&grown, &grown]] {
+        let sandbox = Sandbox::new();
+        let text: String = fork_log.iter().map(|line| format!("{line}\n")).collect();
+        let path = sandbox.log().with_file_name(format!("rollout-2026-05-01T11-00-00-{fork}.jsonl"));
+        for lines in parents {
+            sandbox.put(lines);
+            fs::write(&path, &text).unwrap();
+            age(&path, 3600);
+            for _ in 0..2 {
+                sandbox.ingest(&[]);
+                sandbox.rest();
+            }
+        }
+        let of = |session: &str| {
+            let turns = sandbox.lines("turn");
+            inputs(
+                &turns.into_iter().filter(|turn| turn["record"]["sessionId"] == session).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(of(SESSION), [100, 200, 300]);
+        assert_eq!(of(fork), [400]);
+        let rows = sandbox.lines("relationship").into_iter().map(|row| row["record"].clone());
+        let fork_row = rows.into_iter().find(|row| row["relationshipType"] == "fork").unwrap();
+        assert_eq!((&fork_row["sessionId"], &fork_row["relatedSessionId"]), (&json!(fork), &json!(SESSION)));
+    }
+}
+
+#[test]
+fn counts_of_a_fork_before_its_first_turn_are_the_parents() {
+    // A newer version has forked a log whose turns have no names.
+    let sandbox = Sandbox::new();
+    sandbox.put(&[
+        meta(json!({"forked_from_id": "019de4a0-0000-7000-8000-00000000ffff"})),
+        says("one"),
+        answers("yes"),
+        count(100, 100),
+        started(1),
+        answers("no"),
+        count(300, 200),
+        complete(1),
+    ]);
+    sandbox.ingest(&[]);
+    assert_eq!(inputs(&sandbox.lines("turn")), [200]);
+}
+
+#[test]
+fn counts_between_the_turns_of_a_fork_that_the_typescript_package_wrote_are_added() {
+    let parent = "019de4a0-0000-7000-8000-00000000ffff";
+    let sandbox = Sandbox::new();
+    let log = [
+        meta(json!({"forked_from_id": parent})),
+        // That package takes this for the session of the file.
+        line("session_meta", json!({"id": parent, "cwd": "/w"})),
+        started(1),
+        count(100, 100),
+        complete(1),
+        // That package does not count between turns.
+        count(250, 150),
+        started(2),
+        count(300, 50),
+        complete(2),
+    ];
+    sandbox.put(&log);
+    sandbox.ingest(&["--as-reference"]);
+    for _ in 0..3 {
+        sandbox.ingest(&[]);
+        let turns = sandbox.lines("turn");
+        assert_eq!(ids(&turns), [id(1), id(2), format!("{}+1", id(1))]);
+        assert_eq!(inputs(&turns), [100, 50, 150]);
+    }
+}

@@ -55,6 +55,8 @@ pub struct History {
     pub used: Tokens,
     /// Whether an unfinished log may lie still for hours and then go on.
     pub may_rest: bool,
+    /// Whether a log may be read before the logs that it depends on, as when logs are copied from another machine.
+    pub in_any_order: bool,
 }
 
 pub fn write(path: &Path, bytes: &[u8], age_seconds: u64) {
@@ -132,13 +134,17 @@ impl History {
         assert!(messages.values().all(|times| *times == 1), "{label}: {messages:?}");
     }
 
-    /// Lets the logs grow between passes. A log grows once the logs before it are whole: a copy is never ahead of its original.
+    /// Lets the logs grow between passes. Without `in_any_order` a log grows once the logs before it are whole: a copy is never
+    /// ahead of its original.
     fn check_in_passes(&self, sandbox: &Path, label: &str, random: &mut Random) {
         let (root, home) = (sandbox.join("many"), sandbox.join("many-ledger"));
-        let passes = 2 + random.below(3);
+        let passes = 2 + random.below(if self.in_any_order { 6 } else { 3 });
         let mut ends = vec![0; self.logs.len()];
         for _ in 0..passes {
             for (log, end) in self.logs.iter().zip(&mut ends) {
+                if self.in_any_order && random.below(self.logs.len() as u64) > 0 {
+                    continue;
+                }
                 let was = *end;
                 *end += random.below((log.bytes.len() - *end) as u64 + 1) as usize;
                 if random.below(3) > 0 {
@@ -148,7 +154,7 @@ impl History {
                 if *end > was {
                     write(&root.join(&log.place), &log.bytes[..*end], if rests { DAY_SECONDS } else { 1 });
                 }
-                if *end < log.bytes.len() {
+                if *end < log.bytes.len() && !self.in_any_order {
                     break;
                 }
             }

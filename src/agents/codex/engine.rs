@@ -18,6 +18,7 @@ use crate::agents::calls::ToolCall;
 use crate::agents::content::ContentHead;
 use crate::agents::fidelity::{Coverage, Usage};
 use crate::agents::js::{self, RecordText};
+use crate::agents::ledger_turns::LedgerTurn;
 use crate::agents::measure::{self, HexDigits};
 use crate::agents::pass::{ContentMode, Gathered, PassRecord, Reason};
 use crate::agents::project::ProjectKeys;
@@ -52,20 +53,27 @@ pub(super) struct Own {
     pub is_fork: bool,
     /// Turn ids of the ancestors' logs.
     pub ancestors_turns: std::sync::Arc<HashSet<Vec<u8>>>,
+    /// Byte offset after the last count that repeats the parent's log, if the parent's log names no turns.
+    pub repeats_until: u64,
 }
 
 impl Own {
-    /// Returns whether a turn with this id that starts at `ts` repeats the history of a parent.
-    fn is_replay(&self, id: &[u8], ts: &[u8]) -> bool {
+    /// Returns whether a turn with this id that starts with this line repeats the history of a parent.
+    fn is_replay(&self, id: &[u8], line: &RolloutLine<'_>) -> bool {
         if self.parent.is_none() {
             return false;
         }
         let is_older = |millis: Option<f64>, slack: f64| {
             millis.zip(self.created_ms).is_some_and(|(millis, created)| millis + slack < created)
         };
-        self.ancestors_turns.contains(id)
+        self.is_in_log_of_ancestor(id, line.at)
             || is_older(parts::millis_of_uuid7(id), 0.0)
-            || is_older(parts::millis_of(ts), 1000.0)
+            || is_older(parts::millis_of(line.stamp), 1000.0)
+    }
+
+    /// Returns whether the log of an ancestor has the turn that begins at byte `at` of this log.
+    fn is_in_log_of_ancestor(&self, id: &[u8], at: u64) -> bool {
+        self.ancestors_turns.contains(id) || at < self.repeats_until
     }
 }
 
@@ -226,6 +234,20 @@ pub(super) struct Written {
     pub calls: usize,
     /// Whether only the ledger tells of the turn. The TypeScript package may have written it, which knows fewer calls.
     pub is_from_ledger: bool,
+}
+
+impl Written {
+    /// Adds a part that the ledger has. Returns whether it was lacking; the parts of a turn are appended in order.
+    pub(super) fn add(&mut self, turn: &LedgerTurn) -> bool {
+        let is_lacking = turn.number >= self.times;
+        if is_lacking {
+            self.used = self.used.plus(RolloutCounts::of_usage(turn.usage));
+            self.times = turn.number + 1;
+            self.calls += turn.calls;
+            self.is_from_ledger = true;
+        }
+        is_lacking
+    }
 }
 
 /// The id and the place under which a turn is written.
@@ -392,6 +414,11 @@ impl<'r> Engine<'r> {
     /// The id of the open turn, and offset and length of its first line.
     pub(super) fn open_turn(&self) -> Option<(&[u8], (u64, u64))> {
         self.open.as_ref().map(|turn| (&turn.id[..], turn.place))
+    }
+
+    /// The ids of the turns that ended and are no replays.
+    pub(super) fn own_turns(&self) -> impl Iterator<Item = &[u8]> {
+        self.turns.iter().filter(|turn| !turn.is_replay).map(|turn| &turn.id[..])
     }
 
     fn add_context(&mut self, id: &[u8], payload: Value<'_>) {
@@ -674,7 +701,7 @@ impl<'r> Engine<'r> {
                 self.now.gap.is_behind_unfinished = true;
             }
         }
-        let is_replay = !self.rules.as_reference && self.rules.own.is_replay(&id, line.stamp);
+        let is_replay = !self.rules.as_reference && self.rules.own.is_replay(&id, line);
         let gap = std::mem::take(&mut self.now.gap);
         if self.rules.as_reference {
             self.add_user_turn(&gap, &id, line.stamp);
@@ -698,7 +725,8 @@ impl<'r> Engine<'r> {
         }
         if !self.rules.as_reference {
             turn.same_as = self.turns.iter().position(|before| before.id == id && before.same_as.is_none());
-            if self.turns.is_empty() {
+            // What precedes the turns of a fork is its parent's.
+            if self.turns.is_empty() && self.rules.own.parent.is_none() {
                 turn.used = std::mem::take(&mut self.early);
                 turn.sizes = std::mem::take(&mut self.early_sizes);
                 turn.has_usage = !turn.used.is_zero();

@@ -163,17 +163,21 @@ pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<P
 fn add_written(ledger: &LedgerTurns, session: &[u8], written: &mut HashMap<Vec<u8>, Written>) -> bool {
     let mut is_behind = false;
     for turn in ledger.of_session(session) {
-        let known = written.entry(turn.id.clone()).or_default();
-        // The parts of a turn are appended in order.
-        if turn.number >= known.times {
-            known.used = known.used.plus(RolloutCounts::of_usage(turn.usage));
-            known.times = turn.number + 1;
-            known.calls += turn.calls;
-            known.is_from_ledger = true;
-            is_behind = true;
-        }
+        is_behind |= written.entry(turn.id.clone()).or_default().add(turn);
     }
     is_behind
+}
+
+/// Adds what the ledger has under other sessions of the log's own turns. The TypeScript package writes the turns of a fork
+/// under its parent, and a fork of a fork may have been read when no log told whose turns it repeats.
+fn add_written_elsewhere(ledger: &LedgerTurns, engine: &Engine<'_>, written: &mut HashMap<Vec<u8>, Written>) {
+    for id in engine.own_turns() {
+        if !written.contains_key(id) {
+            for turn in ledger.of_id(id) {
+                written.entry(id.to_vec()).or_default().add(turn);
+            }
+        }
+    }
 }
 
 impl Rollouts {
@@ -190,6 +194,10 @@ impl Rollouts {
             parent = self.of_path.get(log).and_then(|own| own.parent.clone());
         }
         own.ancestors_turns = Arc::new(ids);
+        let original = own.parent.as_ref().and_then(|parent| self.of_session.get(parent));
+        if let Some(original) = original.filter(|log| self.turns_of(log).is_empty()) {
+            own.repeats_until = repeats_until(path, original).unwrap_or(0);
+        }
         own
     }
 
@@ -223,6 +231,37 @@ fn turn_ids(path: &Path) -> Result<HashSet<Vec<u8>>, AgentsError> {
     Ok(ids)
 }
 
+/// Returns the end of the last count that a log repeats of its parent's log. Older versions name no turns, and give the
+/// repeated lines new times.
+fn repeats_until(path: &Path, original: &Path) -> Result<u64, AgentsError> {
+    let (mut lines, mut originals) = (open(path, 0, u64::MAX)?, open(original, 0, u64::MAX)?);
+    let mut end = 0;
+    while let (Some((totals, at)), Some((before, _))) =
+        (next_totals(&mut lines)?, next_totals(&mut originals)?)
+        && totals == before
+    {
+        end = at;
+    }
+    Ok(end)
+}
+
+/// The totals of the next count of a log, and the end of its line.
+fn next_totals(lines: &mut LineSource) -> Result<Option<(RolloutCounts, u64)>, AgentsError> {
+    let mut document = Document::default();
+    while let Some(line) = lines.next()? {
+        let end = line.end();
+        if line.ending != Ending::Whole || memchr::memmem::find(line.bytes, b"total_token_usage").is_none() {
+            continue;
+        }
+        let Ok(value) = document.parse(trim_js(line.bytes)) else { continue };
+        let info = value.get("payload").and_then(|payload| payload.get("info"));
+        if let Some(totals) = info.and_then(|info| info.get("total_token_usage")) {
+            return Ok(Some((RolloutCounts::of(totals), end)));
+        }
+    }
+    Ok(None)
+}
+
 /// How many lines may precede the session_meta of a log.
 const HEAD_LINES: usize = 16;
 
@@ -239,30 +278,43 @@ fn own_of(path: &Path) -> Result<Own, AgentsError> {
         let Some(line) = lines.next()? else { break };
         let Ok(value) = document.parse(trim_js(line.bytes)) else { continue };
         let Ok(line) = RolloutLine::of(value, (0, 0)) else { continue };
-        let Some(id) = js::text(line.payload, "id").filter(|_| line.kind == b"session_meta") else {
-            continue;
-        };
-        let meta = line.payload;
-        let stamped = js::text(meta, "timestamp").and_then(parts::millis_of);
-        own.created_ms =
-            stamped.or_else(|| parts::millis_of_uuid7(id)).or_else(|| parts::millis_of(line.stamp));
-        own.session = id.to_vec();
-        own.has_head = true;
-        let spawn = meta.get("source").and_then(|source| source.get("subagent"));
-        let spawn = spawn.and_then(|subagent| subagent.get("thread_spawn"));
-        let forked = js::text(meta, "forked_from_id");
-        let spawned = spawn.and_then(|spawn| js::text(spawn, "parent_thread_id"));
-        let spawned = spawned.or_else(|| js::text(meta, "parent_thread_id"));
-        let named = js::first_text(meta, &["forkSessionId", "fork_session_id"]);
-        let parent = forked.or(spawned).or(named).filter(|parent| *parent != id);
-        own.parent = parent.map(<[u8]>::to_vec);
-        own.is_fork = forked.is_some();
-        own.is_child = spawned.is_some();
-        own.agent_role = spawn.and_then(|spawn| js::text(spawn, "agent_role")).map(<[u8]>::to_vec);
-        own.agent_name = spawn.and_then(|spawn| js::text(spawn, "agent_nickname")).map(<[u8]>::to_vec);
-        break;
+        let id = js::text(line.payload, "id").filter(|_| line.kind == b"session_meta");
+        match id {
+            Some(id) if !own.has_head => own_of_meta(&line, id, &mut own),
+            None if !own.has_head => continue,
+            // Older versions do not name the parent of a fork, but the copied history begins with the parent's session_meta.
+            Some(id) if id != own.session => {
+                own.parent = Some(id.to_vec());
+                own.is_fork = true;
+            }
+            _ => {}
+        }
+        if own.parent.is_some() || id.is_none_or(|id| id != own.session) {
+            break;
+        }
     }
     Ok(own)
+}
+
+/// Reads the session_meta of a log.
+fn own_of_meta(line: &RolloutLine<'_>, id: &[u8], own: &mut Own) {
+    let meta = line.payload;
+    let stamped = js::text(meta, "timestamp").and_then(parts::millis_of);
+    own.created_ms = stamped.or_else(|| parts::millis_of_uuid7(id)).or_else(|| parts::millis_of(line.stamp));
+    own.session = id.to_vec();
+    own.has_head = true;
+    let spawn = meta.get("source").and_then(|source| source.get("subagent"));
+    let spawn = spawn.and_then(|subagent| subagent.get("thread_spawn"));
+    let forked = js::text(meta, "forked_from_id");
+    let spawned = spawn.and_then(|spawn| js::text(spawn, "parent_thread_id"));
+    let spawned = spawned.or_else(|| js::text(meta, "parent_thread_id"));
+    let named = js::first_text(meta, &["forkSessionId", "fork_session_id"]);
+    let parent = forked.or(spawned).or(named).filter(|parent| *parent != id);
+    own.parent = parent.map(<[u8]>::to_vec);
+    own.is_fork = forked.is_some();
+    own.is_child = spawned.is_some();
+    own.agent_role = spawn.and_then(|spawn| js::text(spawn, "agent_role")).map(<[u8]>::to_vec);
+    own.agent_name = spawn.and_then(|spawn| js::text(spawn, "agent_nickname")).map(<[u8]>::to_vec);
 }
 
 /// The session from the side file, if the log is still the same file.
@@ -283,7 +335,7 @@ fn own_of_side(path: &Path, side: &[u8]) -> Option<Own> {
         is_fork: js::is_true(side, "isFork"),
         agent_role: text("agentRole"),
         agent_name: text("agentName"),
-        ancestors_turns: Arc::default(),
+        ..Own::default()
     })
 }
 
@@ -447,6 +499,9 @@ fn read_by_our_rules(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Han
     }
     gathered.open_messages = u64::from(is_open);
     let mut written = before.written;
+    if let Some(prepared) = pass.prepared {
+        add_written_elsewhere(&prepared.written, &engine, &mut written);
+    }
     let waits = engine.hand_over(before.end, &mut written, is_at_rest, &mut gathered);
     let tail = tail_of(path, end)?;
     let note = RolloutNote { stat: pass.stat, end, tail, changed_ms, waits: waits || is_open, written };

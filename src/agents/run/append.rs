@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::*;
 use crate::agents::claude::CARRIED;
 use crate::agents::js::RecordText;
-use crate::agents::known::{EventNote, LineNote, RecordNotes, ResultNote, TurnNote};
+use crate::agents::known::{EventNote, LineNote, RecordNotes, ResultNote, TurnNote, session_key};
 use crate::ledger::{Refusal, WrittenLines};
 use crate::record::IdSet;
 use crate::scan::json::trim_js;
@@ -34,6 +34,8 @@ struct Filling {
     results: Vec<ResultNote>,
     /// The turns of the batch: the number of the line, and the index of the log in the queue.
     turns: Vec<(u32, usize)>,
+    /// The logs in the queue of which the ledger has a turn under another session.
+    elsewhere: Vec<usize>,
     /// Notes on events, by the number of their line.
     events: FxHashMap<u32, EventNote>,
 }
@@ -194,8 +196,10 @@ impl Run<'_> {
             self.observer
                 .note(&format!("[burn] skipping content records with unsafe sessionId: {session:?}"));
         }
+        let elsewhere = std::mem::take(&mut filling.elsewhere);
+        self.lacks_turns |= !elsewhere.is_empty();
         let (unwritten, lost) = self.write_batch(filling, tally)?;
-        for number in lost {
+        for number in lost.into_iter().chain(elsewhere) {
             queue[number].gathered.side = None;
         }
         for ((number, offset, len_bytes), reason) in unwritten.lines.into_iter().filter(|_| !as_reference) {
@@ -325,6 +329,9 @@ impl Run<'_> {
             filling.results.extend(notes.result);
         }
         let Some(text) = filter.passes(self, noted, &queued.gathered)? else {
+            if notes.turn.is_some_and(|turn| is_own_turn_of_codex(queued, turn)) {
+                filling.elsewhere.push(log);
+            }
             return self.is_replay(queued, record, line, tally, filling);
         };
         if learns && filling.is_repeated(line, notes.result) {
@@ -548,6 +555,15 @@ fn is_certain(queued: &Queued, turn: TurnNote) -> bool {
         Some(Agent::Claude | Agent::OpenCode | Agent::Gemini) => turn.has_id,
         _ => turn.has_certain_id,
     }
+}
+
+/// Whether a turn of Codex with a certain id belongs to the session of its log, and repeats no parent. If the ledger has such a
+/// turn under another session, the note on the log does not know with which counts, and the next run reads them from the ledger.
+fn is_own_turn_of_codex(queued: &Queued, turn: TurnNote) -> bool {
+    let session = queued.gathered.session_id.as_deref();
+    queued.agent == Some(Agent::Codex)
+        && turn.has_certain_id
+        && session.is_some_and(|session| session_key(session) == turn.session)
 }
 
 /// The note with one more member.

@@ -35,7 +35,8 @@ impl Engine<'_> {
                 continue;
             }
             index += 1;
-            if turn.is_replay && (turn.used.is_zero() || self.rules.own.ancestors_turns.contains(&turn.id)) {
+            let is_in_log_of_ancestor = self.rules.own.is_in_log_of_ancestor(&turn.id, turn.place.0);
+            if turn.is_replay && (turn.used.is_zero() || is_in_log_of_ancestor) {
                 continue;
             }
             let before = written.get(&turn.id).copied().unwrap_or_default();
