@@ -105,10 +105,14 @@ pub(super) fn note_key(agent: Agent, path: &Path) -> Vec<u8> {
 }
 
 /// Keeps one file of each log. Copies of the logs of Claude Code and Gemini CLI may differ, so all are kept.
-pub(super) fn each_log_once(agent: Agent, candidates: Vec<Candidate>) -> Vec<Candidate> {
+pub(super) fn each_log_once(
+    agent: Agent,
+    candidates: Vec<Candidate>,
+    unreadable: &mut Vec<Unreadable>,
+) -> Vec<Candidate> {
     let files = each_file_once(candidates);
     match agent {
-        Agent::Codex => codex::each_log_once(files),
+        Agent::Codex => codex::each_log_once(files, unreadable),
         Agent::OpenCode => files,
         Agent::Claude => longest_copy_first(files, |path| {
             let name = path.file_name().unwrap_or_default().to_owned();

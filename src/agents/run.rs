@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -88,6 +88,17 @@ fn is_root_of(unreadable: &Unreadable, agent: Agent, roots: &[PathBuf], as_refer
     roots.contains(&unreadable.path) || folders.any(|folder| folder.path == unreadable.path)
 }
 
+/// The absolute path of a root. Cursors, notes and records have the paths of logs, so each root has one path, however it was
+/// spelt and wherever a run begins.
+fn one_spelling(root: PathBuf) -> PathBuf {
+    let absolute = std::path::absolute(&root).unwrap_or(root);
+    // Only the file system knows what is above a link.
+    match absolute.components().any(|part| part == Component::ParentDir) {
+        true => std::fs::canonicalize(&absolute).unwrap_or(absolute),
+        false => absolute,
+    }
+}
+
 impl Ingest {
     /// Creates a reader for the ledger of a home. The home need not exist yet.
     pub fn new(home: Home, options: IngestOptions) -> Self {
@@ -104,12 +115,10 @@ impl Ingest {
         let given: Vec<PathBuf> = given.map(|(_, root)| root.clone()).collect();
         let of = RootsOf { user, as_reference: self.options.as_reference, variable: &settings::variable };
         let roots = if given.is_empty() { roots_of(agent, &of) } else { given };
-        // Cursors and records have the paths of logs, and another run may begin in another directory.
-        let absolute = |root: PathBuf| match root.is_relative() && !self.options.as_reference {
-            true => std::path::absolute(&root).unwrap_or(root),
-            false => root,
-        };
-        roots.into_iter().map(absolute).collect()
+        if self.options.as_reference {
+            return roots;
+        }
+        roots.into_iter().map(one_spelling).collect()
     }
 
     /// The agents whose logs a run reads, in order.
@@ -394,7 +403,7 @@ impl<'r> Run<'r> {
             candidates.extend(named.map(|path| Candidate { agent, path: path.clone(), extra: None }));
         }
         if !self.options.as_reference {
-            candidates = each_log_once(agent, candidates);
+            candidates = each_log_once(agent, candidates, &mut unreadable);
         }
         for found in &unreadable {
             self.observer.note(&format!("[burn] cannot read {}: {}", found.path.display(), found.error));

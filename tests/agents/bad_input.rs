@@ -114,6 +114,10 @@ fn what_is_no_log_is_named_and_the_rest_is_read() {
     // What the next program writes over a log that was cut.
     put(&codex.join("torn.jsonl.zst"), [0x28_u8, 0xb5, 0x2f, 0xfd, 0, 1, 2]);
     named.push(codex.join("torn.jsonl.zst"));
+    // A damaged copy beside a log that is read.
+    put(&codex.join("copied.jsonl.zst"), [0x28_u8, 0xb5, 0x2f, 0xfd, 0, 1, 2]);
+    put(&codex.join("copied.jsonl"), b"\n");
+    named.push(codex.join("copied.jsonl.zst"));
     for run in 0..2 {
         let (document, said) = incomplete(&user, &[]);
         let list = |key: &str| document[key].as_array().unwrap().clone();

@@ -103,6 +103,27 @@ fn hooks_are_shown_then_installed_once_and_taken_out_again() {
 }
 
 #[test]
+fn what_was_empty_before_the_hooks_is_there_after_them() {
+    for text in [
+        "{\"hooks\": {}, \"a\": 1}",
+        "{\n  \"hooks\": { }\n}\n",
+        "{\"hooks\":{\"Stop\":[],\"PostToolUse\":[{\"matcher\":\"\",\"hooks\":[]}]},\"a\":{}}",
+        "{ }",
+    ] {
+        let (folder, path) = folder_with(text);
+        for words in ["--install-hook", "--uninstall-hook"].repeat(3).iter() {
+            assert!(burn(folder.path(), &[words, "claude", "--yes"]).status.success(), "{words} {text}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        // Without a copy of the settings, nothing tells what was empty.
+        assert!(burn(folder.path(), &["--install-hook", "claude", "--yes"]).status.success());
+        backups(folder.path()).iter().for_each(|copy| fs::remove_file(copy).unwrap());
+        assert!(burn(folder.path(), &["--uninstall-hook", "claude", "--yes"]).status.success());
+        assert!(!fs::read_to_string(&path).unwrap().contains("burn"), "{text}");
+    }
+}
+
+#[test]
 fn the_status_line_of_another_program_is_replaced_only_by_force() {
     let other = "{\"statusLine\": {\"type\": \"command\", \"command\": \"other \\u001b[31mline\"}, \"a\": 1}";
     let (folder, path) = folder_with(other);
@@ -132,6 +153,7 @@ fn what_cannot_be_edited_is_left_alone_and_the_place_is_named() {
         ("// mine\n{}", 0, "expected value"),
         ("[1]", 0, "no JSON object"),
         ("{\"hooks\": [1]}", 10, "no object"),
+        ("\u{feff}{}", 0, "byte order mark"),
         ("{\"hooks\": {\"Stop\": 1}}", 19, "no array"),
     ] {
         let (folder, path) = folder_with(settings);

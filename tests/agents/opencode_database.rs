@@ -215,3 +215,31 @@ fn agents_of_equal_usage_are_counted_and_name_the_calls_that_started_them() {
         );
     }
 }
+
+#[test]
+fn a_database_whose_time_lies_in_the_future_comes_to_rest() {
+    let user = tempfile::tempdir().unwrap();
+    let database = create(user.path());
+    database.pragma_update(None, "journal_mode", "delete").unwrap();
+    first_generation(&database);
+    // The answer is not complete.
+    database
+        .execute("UPDATE message SET data = json_remove(data, '$.time.completed', '$.finish')", [])
+        .unwrap();
+    drop(database);
+    let file = fs::File::open(user.path().join(".local/share/opencode/opencode.db")).unwrap();
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(86_400)).unwrap();
+    let told = || -> Value { serde_json::from_slice(&ingest(user.path()).stdout).unwrap() };
+    for run in 0..2 {
+        let told = told();
+        assert_eq!(
+            (&told["appended"]["turns"], &told["skippedFiles"]),
+            (&json!(0), &json!([])),
+            "run {run}: {told}"
+        );
+    }
+    // Runs have seen it as it is for a day.
+    crate::histories::forget_when_it_was_seen(&user.path().join("burn"));
+    assert_eq!(told()["appended"]["turns"], 1);
+    assert_eq!(turns(user.path()).len(), 1);
+}

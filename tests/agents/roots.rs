@@ -52,6 +52,22 @@ fn a_relative_root_is_stored_as_an_absolute_path() {
 }
 
 #[test]
+fn a_root_has_one_path_however_it_is_spelt() {
+    let user = User::new();
+    write_log(&user.path("logs/-work/s.jsonl"));
+    std::fs::create_dir(user.path("other")).unwrap();
+    let spelt = |root: &str| {
+        let output = user.ingest(&["--json", "--agent", "claude", "--root", &format!("claude={root}")]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["bytesRead"].as_u64().unwrap()
+    };
+    assert!(spelt("logs") > 0);
+    let whole = user.path("other/../logs");
+    for root in ["./logs", "other/../logs", "logs/", whole.to_str().unwrap()] {
+        assert_eq!(spelt(root), 0, "{root}");
+    }
+}
+
+#[test]
 fn a_root_of_an_agent_that_is_not_read_is_named() {
     let user = User::new();
     let words = ["--root", "codex=/x", "--agent", "claude"];

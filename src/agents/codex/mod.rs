@@ -85,8 +85,8 @@ pub(super) fn note_key(path: &Path) -> Vec<u8> {
     format!("codex:{}", log_name(path)).into_bytes()
 }
 
-/// Keeps the longest copy of each log.
-pub(super) fn each_log_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
+/// Keeps the longest copy of each log. A compressed copy that is damaged is reported.
+pub(super) fn each_log_once(candidates: Vec<Candidate>, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut places: HashMap<String, Vec<usize>> = HashMap::new();
     for (at, candidate) in candidates.iter().enumerate() {
         places.entry(log_name(&candidate.path)).or_default().push(at);
@@ -94,28 +94,44 @@ pub(super) fn each_log_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
     let mut chosen = HashSet::new();
     for group in places.values() {
         // Of equally long copies the first is read: plain before compressed, sessions before archived.
-        let longest = group.iter().copied().max_by_key(|at| {
-            let path = &candidates[*at].path;
-            let len = if group.len() > 1 { len_bytes(path) } else { 0 };
-            (len, !is_compressed(path), std::cmp::Reverse(*at))
+        let lens = group.iter().map(|at| match group.len() {
+            1 => (0, None),
+            _ => len_bytes(&candidates[*at].path),
         });
+        let mut copies: Vec<_> = group.iter().copied().zip(lens).collect();
+        let rank = |(at, (len, _)): &(usize, (u64, Option<String>))| {
+            (*len, !is_compressed(&candidates[*at].path), std::cmp::Reverse(*at))
+        };
+        copies.sort_by_key(|copy| std::cmp::Reverse(rank(copy)));
+        let longest = copies.first().map(|(at, _)| *at);
+        // The longest copy is named when it is read.
+        for (at, (_, error)) in copies.into_iter().skip(1) {
+            let path = &candidates[at].path;
+            unreadable.extend(error.map(|error| Unreadable { path: path.clone(), error }));
+        }
         chosen.extend(longest);
     }
     let kept = candidates.into_iter().enumerate().filter(|(at, _)| chosen.contains(at));
     kept.map(|(_, candidate)| candidate).collect()
 }
 
-/// The decompressed length, up to the first byte that cannot be read.
-fn len_bytes(path: &Path) -> u64 {
+/// The decompressed length up to the first byte that cannot be read, and why that byte cannot be read.
+fn len_bytes(path: &Path) -> (u64, Option<String>) {
     if !is_compressed(path) {
-        return disk::metadata_of_target(path).map_or(0, |found| found.len_bytes);
+        return (disk::metadata_of_target(path).map_or(0, |found| found.len_bytes), None);
     }
-    let Ok(mut reader) = open_compressed(path) else { return 0 };
+    let mut reader = match open_compressed(path) {
+        Ok(reader) => reader,
+        Err(error) => return (0, Some(error.to_string())),
+    };
     let (mut total, mut buffer) = (0, vec![0; 64 << 10]);
-    while let Ok(count @ 1..) = reader.read(&mut buffer) {
-        total += count as u64;
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return (total, None),
+            Ok(count) => total += count as u64,
+            Err(error) => return (total, Some(error.to_string())),
+        }
     }
-    total
 }
 
 fn open_compressed(path: &Path) -> Result<ZstdFrames<BufReader<File>>, AgentsError> {

@@ -35,10 +35,11 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     let mut side_document = Document::default();
     let side = pass.side.and_then(|side| side_document.parse(side).ok());
     let is_waiting = side.is_some_and(|side| js::is_true(side, "isWaiting"));
-    let is_at_rest = pass.options.is_at_rest(newest_ms);
-    if side.and_then(|side| js::any_text(side, "stamp")) == Some(stamp.as_bytes())
-        && !(is_waiting && is_at_rest)
-    {
+    let is_unchanged = side.and_then(|side| js::any_text(side, "stamp")) == Some(stamp.as_bytes());
+    let seen_ms = side.filter(|_| is_unchanged).and_then(|side| js::number(side, "changedMs"));
+    let changed_ms = pass.options.seen_ms(newest_ms, seen_ms);
+    let is_at_rest = pass.options.has_settled(newest_ms, changed_ms);
+    if is_unchanged && !(is_waiting && is_at_rest) {
         hand(Handed::Unchanged(None));
         return Ok(());
     }
@@ -107,6 +108,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     }
     let mut side = RecordText::default();
     side.text("stamp", stamp.as_bytes());
+    side.maybe_number("changedMs", changed_ms);
     side.flag_if("isWaiting", waits);
     side.raw("sessions", &sessions.finish());
     let mut noted = RecordText::default();

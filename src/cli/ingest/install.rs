@@ -81,8 +81,11 @@ struct Settings {
 pub(super) fn run(args: &InstallArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings::read(&settings_path()?)?;
     let before = settings.text.clone().unwrap_or_else(|| "{}\n".to_owned());
-    let after =
+    let mut after =
         edited(&before, args).with_context(|| format!("{} is left as it is", settings.path.display()))?;
+    if args.uninstall_hook.is_some() && after != before {
+        after = settings.before_hooks(&before, &after)?;
+    }
     if after == before {
         let already = if args.install_hook.is_some() || args.install_statusline.is_some() {
             "is as asked for already"
@@ -162,6 +165,12 @@ impl Settings {
         let text = String::from_utf8(bytes).map_err(|error| {
             refused(error.utf8_error().valid_up_to(), "no JSON: bytes that are not UTF-8")
         })?;
+        if text.starts_with('\u{feff}') {
+            return Err(refused(
+                0,
+                "no JSON: the file begins with a byte order mark, bytes EF BB BF; save it without",
+            ));
+        }
         match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
             Err(error) => return Err(refused(offset_of(&text, &error), &format!("no JSON: {error}"))),
             Ok(_) if !json_text::is_object(&text, &json_text::root(&text)) => {
@@ -170,6 +179,22 @@ impl Settings {
             Ok(_) => {}
         }
         Ok(Settings { path, text: Some(text) })
+    }
+
+    /// The text without the hooks as it was before they were added, if a copy shows it: what was empty before them stays.
+    /// Otherwise `without`.
+    fn before_hooks(&self, text: &str, without: &str) -> anyhow::Result<String> {
+        let folder = disk::parent_of(&self.path);
+        for name in copies_of(&self.path)? {
+            let copy = String::from_utf8(read_bytes(&folder.join(name))?).unwrap_or_default();
+            let is_settings = serde_json::from_str::<serde::de::IgnoredAny>(&copy).is_ok()
+                && json_text::is_object(&copy, &json_text::root(&copy));
+            if is_settings && without_hooks(&copy) == copy && with_hooks(&copy).is_ok_and(|with| with == text)
+            {
+                return Ok(copy);
+            }
+        }
+        Ok(without.to_owned())
     }
 
     /// Replaces the file, unless it is another one by now; where a copy of it was put.
@@ -203,8 +228,8 @@ impl Settings {
 /// What the name of a copy of the settings has after theirs, before the time.
 const COPY_SUFFIX: &str = ".before-burn-";
 
-/// Deletes all copies of the settings but the first, which has them as they were before `burn` came, and the last.
-fn delete_copies_between(settings: &Path) -> anyhow::Result<()> {
+/// The names of the copies of the settings, the first copy first.
+fn copies_of(settings: &Path) -> anyhow::Result<Vec<String>> {
     let directory = disk::parent_of(settings);
     let prefix = disk::with_suffix(settings, COPY_SUFFIX);
     let prefix = prefix.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -212,7 +237,7 @@ fn delete_copies_between(settings: &Path) -> anyhow::Result<()> {
         text.len() == "20260420T101500.000Z".len()
             && text.bytes().all(|byte| byte.is_ascii_digit() || b"T.Z".contains(&byte))
     };
-    let cannot_list = || format!("cannot list {}; the settings are changed", directory.display());
+    let cannot_list = || format!("cannot list {}", directory.display());
     let mut copies = Vec::new();
     for entry in std::fs::read_dir(directory).with_context(cannot_list)? {
         let name = entry.with_context(cannot_list)?.file_name();
@@ -222,9 +247,15 @@ fn delete_copies_between(settings: &Path) -> anyhow::Result<()> {
     }
     // Names sort as their times do.
     copies.sort();
+    Ok(copies)
+}
+
+/// Deletes all copies of the settings but the first, which has them as they were before `burn` came, and the last.
+fn delete_copies_between(settings: &Path) -> anyhow::Result<()> {
+    let copies = copies_of(settings).context("the settings are changed")?;
     if let [_, between @ .., _] = &copies[..] {
         for copy in between {
-            disk::remove_file(&directory.join(copy))?;
+            disk::remove_file(&disk::parent_of(settings).join(copy))?;
         }
     }
     Ok(())

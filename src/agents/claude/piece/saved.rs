@@ -11,7 +11,7 @@ use super::*;
 use crate::agents::claude::packed::{Packer, Unpacker};
 use crate::disk;
 
-const MAGIC: &[u8; 8] = b"BURNSTA3";
+const MAGIC: &[u8; 8] = b"BURNSTA4";
 const SUM_AT: usize = MAGIC.len();
 const PLACE_AT: usize = SUM_AT + 16;
 const BODY_AT: usize = PLACE_AT + 16;
@@ -126,9 +126,9 @@ impl Evidence {
         packer.maybe(self.marker.as_ref().filter(|_| !marker_is_held), |packer, target| {
             packer.maybe_text(target.as_deref());
         });
-        for targets in [&self.forks, &self.continuations] {
-            packer.count(targets.len() as u64);
-            targets.iter().for_each(|target| packer.text(target));
+        for texts in [&self.forks, &self.continuations, &self.own_lines] {
+            packer.count(texts.len() as u64);
+            texts.iter().for_each(|text| packer.text(text));
         }
     }
 
@@ -142,6 +142,7 @@ impl Evidence {
             marker: from.maybe(|from| from.maybe(text))?,
             forks: from.each(text)?,
             continuations: from.each(text)?,
+            own_lines: from.each(text)?,
             ..Evidence::default()
         })
     }
@@ -170,6 +171,7 @@ mod tests {
         state.evidence.first_parent = Some(None);
         state.evidence.marker = Some(Some(b"s2".to_vec()));
         state.evidence.forks = vec![b"f".to_vec()];
+        state.evidence.own_lines = vec![b"o".to_vec()];
         state.calls.insert(b"t1", 300);
         state.events = 301;
         state.prompt = Some(Arc::from(&b"p"[..]));
