@@ -398,6 +398,41 @@ fn the_logs_of_agents_of_workflows_and_of_agents_are_read() {
 }
 
 #[test]
+fn the_type_of_an_agent_comes_from_the_file_beside_its_log() {
+    let user = User::new();
+    let below = format!("{SESSION}/subagents");
+    for (name, meta) in [
+        ("a1", r#"{"agentType":"Explore","description":"look","toolUseId":"toolu_1"}"#),
+        ("a2", r#"{"agentType":"#),
+        ("a3", ""),
+    ] {
+        let mut log = Log::default();
+        log.prompt("go");
+        log.answer(&format!("msg_{name}"), json!({"type": "text", "text": "a"}), json!("end_turn"), 7);
+        log.lines.iter_mut().for_each(|line| line["isSidechain"] = json!(true));
+        log.lines.iter_mut().for_each(|line| line["agentId"] = json!(name));
+        put_at_rest(&user.log(&format!("{below}/agent-{name}.jsonl")), log.bytes());
+        if !meta.is_empty() {
+            fs::write(user.log(&format!("{below}/agent-{name}.meta.json")), meta).unwrap();
+        }
+    }
+    user.ingest(&[]);
+    let lines = user.lines().into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    for (kind, part) in [("turn", "/record/subagent"), ("relationship", "/record")] {
+        let of_agent = |name: &str| {
+            let mut agents =
+                lines.iter().filter(|line| line["kind"] == kind).filter_map(|line| line.pointer(part));
+            let agent = agents.find(|agent| agent["agentId"] == name).unwrap();
+            (agent["subagentType"].clone(), agent["description"].clone())
+        };
+        assert_eq!(of_agent("a1"), (json!("Explore"), json!("look")), "{kind}");
+        assert_eq!(of_agent("a2"), (Value::Null, Value::Null), "{kind}");
+        assert_eq!(of_agent("a3"), (Value::Null, Value::Null), "{kind}");
+    }
+}
+
+#[test]
 fn each_line_that_made_no_record_is_named() {
     let user = User::new();
     let mut log = Log::default();

@@ -1,4 +1,4 @@
-//! The kind of a log, and the evidence in a log for its relationships to other logs.
+//! The kind of a log, the agent that it belongs to, and the evidence in a log for its relationships to other logs.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use super::line::Line;
 use super::marker::marker;
 use crate::agents::js::{self, RecordText};
 use crate::agents::walk;
-use crate::scan::json::Value;
+use crate::disk;
+use crate::scan::json::{Document, Value, trim_js};
 
 /// The session or sub-agent that a log belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,33 @@ impl LogKind {
             true => LogKind::SubAgent,
             false => LogKind::Session,
         }
+    }
+}
+
+/// The type and the task of a sub-agent, from the file that newer versions write beside its log: `agent-ID.meta.json`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AgentMeta {
+    pub(super) kind: Option<Vec<u8>>,
+    pub(super) description: Option<Vec<u8>>,
+}
+
+impl AgentMeta {
+    /// A longer file is none of Claude Code's.
+    const MAX_BYTES: u64 = 64 << 10;
+
+    /// Reads the file beside a log. A missing or damaged file tells nothing.
+    pub(super) fn beside(log: &Path) -> Self {
+        let read = || {
+            let file = disk::File::open_read(&log.with_extension("meta.json")).ok()?;
+            let len_bytes = file.len_bytes().ok().filter(|len_bytes| *len_bytes <= Self::MAX_BYTES)?;
+            let mut bytes = vec![0; len_bytes as usize];
+            file.read_exact_at(&mut bytes, 0).ok()?;
+            let mut document = Document::default();
+            let root = document.parse(trim_js(&bytes)).ok()?;
+            let text = |key| js::text(root, key).map(<[u8]>::to_vec);
+            Some(AgentMeta { kind: text("agentType"), description: text("description") })
+        };
+        read().unwrap_or_default()
     }
 }
 

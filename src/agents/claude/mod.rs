@@ -22,7 +22,7 @@ use bumpalo::Bump;
 pub(super) use self::across::{Across, settled_note};
 
 pub(super) use self::log::LogFacts;
-use self::log::{Evidence, LogKind};
+use self::log::{AgentMeta, Evidence, LogKind};
 use self::piece::{Log, Piece, PieceEnd, Place, State};
 use super::AgentsError;
 use super::cursors::touched_cursor;
@@ -132,6 +132,7 @@ struct Reader<'r, 't> {
     path: PathBuf,
     base_name: Vec<u8>,
     kind: LogKind,
+    agent: AgentMeta,
     stat: Stat,
     options: &'r ReadOptions,
     projects: &'r ProjectKeys,
@@ -225,9 +226,14 @@ impl<'r, 't> Reader<'r, 't> {
         }
         let at = cursor.as_ref().map_or(0, |cursor| cursor.offset as u64);
         let path = pass.candidate.path.clone();
+        let kind = if pass.options.as_reference { LogKind::Session } else { LogKind::of(&path) };
         let mut reader = Reader {
             base_name: base_name(&path),
-            kind: if pass.options.as_reference { LogKind::Session } else { LogKind::of(&path) },
+            kind,
+            agent: match kind {
+                LogKind::Session => AgentMeta::default(),
+                LogKind::SubAgent => AgentMeta::beside(&path),
+            },
             path,
             stat,
             options: pass.options,
@@ -271,6 +277,7 @@ impl<'r, 't> Reader<'r, 't> {
             path: &self.path,
             base_name: &self.base_name,
             kind: self.kind,
+            agent: &self.agent,
             options: self.options,
             projects: self.projects,
         }

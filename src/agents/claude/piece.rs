@@ -29,7 +29,7 @@ use super::super::{AgentsError, GivenUp};
 use super::graph::{Answers, Graph, Invocation};
 use super::key::Key;
 use super::line::Line;
-use super::log::{Evidence, LogKind};
+use super::log::{AgentMeta, Evidence, LogKind};
 use super::message::{ClaudeMessage, Results, Thread, plain_text};
 use crate::record::Hasher;
 use crate::scan::json::{Kind, Value};
@@ -41,6 +41,7 @@ pub(super) struct Log<'l> {
     pub path: &'l std::path::Path,
     pub base_name: &'l [u8],
     pub kind: LogKind,
+    pub agent: &'l AgentMeta,
     pub options: &'l ReadOptions,
     pub projects: &'l ProjectKeys,
 }

@@ -255,8 +255,8 @@ impl<'p> Piece<'p> {
         Some(Rc::new(Invocation {
             agent_id: message.agent_id?.to_vec(),
             parent_tool_use_id: Vec::new(),
-            subagent_type: None,
-            description: None,
+            subagent_type: self.log.agent.kind.clone(),
+            description: self.log.agent.description.clone(),
             parent_agent_id: None,
         }))
     }
