@@ -54,6 +54,8 @@ struct Maker {
     random: Random,
     millis: u64,
     number: u64,
+    /// Whether some calls have equal counts.
+    has_equal_counts: bool,
 }
 
 impl Maker {
@@ -70,7 +72,7 @@ impl Maker {
     }
 
     fn counts(&mut self) -> Counts {
-        if self.random.below(6) == 0 {
+        if self.has_equal_counts && self.random.below(6) == 0 {
             // Calls, turns and parts of turns may have equal counts.
             return [1_000, 400, 100, 20];
         }
@@ -210,7 +212,7 @@ fn add_session(maker: &mut Maker, parent: Option<Session>, sessions: &mut Vec<Se
 }
 
 fn history(random: Random) -> History {
-    let mut maker = Maker { random, millis: 1_777_600_000_000, number: 0 };
+    let mut maker = Maker { random, millis: 1_777_600_000_000, number: 0, has_equal_counts: true };
     let (sessions, used) = sessions_of(&mut maker);
     history_of(maker, sessions, used)
 }
@@ -330,7 +332,7 @@ fn every_token_is_counted_once_in_one_pass_and_in_many() {
 #[test]
 fn every_token_is_counted_once_when_copies_are_read_before_their_originals() {
     histories::check("Codex in any order", |random| {
-        let mut maker = Maker { random, millis: 1_777_600_000_000, number: 0 };
+        let mut maker = Maker { random, millis: 1_777_600_000_000, number: 0, has_equal_counts: true };
         let (mut sessions, mut used) = (Vec::new(), [0; 4]);
         // A session, its fork, and a fork of the fork.
         for _ in 0..3 {
@@ -343,7 +345,8 @@ fn every_token_is_counted_once_when_copies_are_read_before_their_originals() {
 
 #[test]
 fn a_turn_is_counted_once_when_a_fork_of_a_fork_is_read_before_the_rest_of_the_turn() {
-    let mut maker = Maker { random: Random::new(1), millis: 1_777_600_000_000, number: 0 };
+    let mut maker =
+        Maker { random: Random::new(1), millis: 1_777_600_000_000, number: 0, has_equal_counts: true };
     let created = maker.later(1_000);
     let (first, second, third) =
         (maker.uuid(created), maker.uuid(created + 2_000_000), maker.uuid(created + 3_000_000));
@@ -374,4 +377,71 @@ fn a_turn_is_counted_once_when_a_fork_of_a_fork_is_read_before_the_rest_of_the_t
         println!("{:?}", histories::counted_in(&home));
     }
     assert_eq!(histories::counted_in(&home).0, [300, 30, 0, 0, 0, 0]);
+}
+
+/// The lines of a turn of an older version, which names no turns.
+fn old_turn(maker: &mut Maker, totals: &mut Counts) -> (String, Counts) {
+    let turn = maker.turn(false);
+    let at = |offset: u64| turn.millis + offset;
+    let says = |role: &str| json!({"type": "message", "role": role, "content": [{"text": "go on"}]});
+    let mut text = line(at(0), "turn_context", json!({"cwd": "/w/p", "model": "gpt-5"}));
+    text += &line(at(0), "response_item", says("user"));
+    let telling = Telling { stamp: None, has_counts: true };
+    for call in &turn.calls {
+        text += &line(at(1), "response_item", says("assistant"));
+        text += &counted(maker, at(2), totals, *call, &telling);
+    }
+    if let Some(late) = turn.late {
+        text += &counted(maker, at(3), totals, late, &telling);
+    }
+    (text, turn.used())
+}
+
+/// Lines as they are repeated at another time.
+fn restamped(lines: &str, millis: u64) -> String {
+    let again = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line["timestamp"] = iso(millis).into();
+        line.to_string() + "\n"
+    };
+    lines.lines().map(again).collect()
+}
+
+/// Sessions and forks of an older version: a fork repeats all lines of its parent up to some turn, with new times.
+fn old_history(random: Random) -> History {
+    // Only counts tell which turns of a fork are its parent's.
+    let mut maker = Maker { random, millis: 1_757_600_000_000, number: 0, has_equal_counts: false };
+    // Heads, turns with the counters after them, and the id, of each session.
+    let mut sessions: Vec<(String, Vec<(String, Counts)>)> = Vec::new();
+    let (mut logs, mut used) = (Vec::new(), [0; 4]);
+    for number in 0..2 + maker.random.below(3) {
+        let created = maker.later(1_000_000);
+        let id = maker.uuid(created);
+        let (mut head, mut turns) = (meta(&id, created, None), Vec::new());
+        if number > 0 {
+            let (of_parent, history) = &sessions[maker.random.below(sessions.len() as u64) as usize];
+            head += &restamped(of_parent, created + 1);
+            let kept = 1 + maker.random.below(history.len() as u64) as usize;
+            let again = |(text, totals): &(String, Counts)| (restamped(text, created + 1), *totals);
+            turns.extend(history[..kept].iter().map(again));
+        }
+        let mut totals = turns.last().map_or([0; 4], |(_, totals)| *totals);
+        for _ in 0..1 + maker.random.below(4) {
+            let (text, of_turn) = old_turn(&mut maker, &mut totals);
+            turns.push((text, totals));
+            used = plus(used, of_turn);
+        }
+        let name = format!("sessions/2025/09/11/rollout-2025-09-11T10-00-00-{id}.jsonl");
+        let bytes = head.clone() + &turns.iter().map(|(text, _)| &text[..]).collect::<String>();
+        logs.push(LogFile { place: PathBuf::from(name), other: None, bytes: bytes.into_bytes() });
+        sessions.push((head, turns));
+    }
+    let [input, cached, output, reasoning] = used;
+    let used = [input - cached, output, reasoning, cached, 0, 0];
+    History { agent: Agent::Codex, logs, used, may_rest: true, in_any_order: false }
+}
+
+#[test]
+fn every_token_of_old_forks_is_counted_once() {
+    histories::check("old Codex", old_history);
 }

@@ -540,3 +540,24 @@ fn counts_between_the_turns_of_a_fork_that_the_typescript_package_wrote_are_adde
         assert_eq!(inputs(&turns), [100, 50, 150]);
     }
 }
+
+#[test]
+fn a_command_that_was_killed_has_failed() {
+    let call = |id: &str| {
+        line(
+            "response_item",
+            json!({"type": "function_call", "call_id": id, "name": "exec_command", "arguments": "{}"}),
+        )
+    };
+    let output = |id: &str, code: i32| {
+        let text = format!("Wall time: 1 s\nProcess exited with code {code}\nOutput:\n");
+        line("response_item", json!({"type": "function_call_output", "call_id": id, "output": text}))
+    };
+    let sandbox = Sandbox::new();
+    let calls = [call("a"), output("a", 0), call("b"), output("b", -1), call("c"), output("c", 10)];
+    sandbox.put(&[&[meta(json!({})), started(1)], &calls[..], &[count(100, 100), complete(1)]].concat());
+    sandbox.ingest(&[]);
+    let statuses =
+        sandbox.lines("tool_result_event").into_iter().map(|line| line["record"]["status"].clone());
+    assert_eq!(statuses.collect::<Vec<_>>(), ["completed", "errored", "errored"]);
+}

@@ -42,7 +42,7 @@ pub(super) struct RolloutRules<'r> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Own {
     pub session: Vec<u8>,
-    /// Whether the log's own head was read. Without the head, a later pass may know more.
+    /// Whether the log's own head and the line after it were read. Without them, a later pass may know more.
     pub has_head: bool,
     pub parent: Option<Vec<u8>>,
     /// Creation time of the session, in milliseconds since 1970.

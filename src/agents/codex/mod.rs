@@ -288,6 +288,7 @@ fn own_of(path: &Path) -> Result<Own, AgentsError> {
         name.get(name.len().saturating_sub(36)..).filter(|id| parts::uuid_of(id.as_bytes()).is_some());
     let named = named.unwrap_or_default().as_bytes().to_vec();
     let mut own = Own { created_ms: parts::millis_of_uuid7(&named), session: named, ..Own::default() };
+    let mut has_meta = false;
     let mut lines = open(path, 0, u64::MAX)?;
     let mut document = Document::default();
     for _ in 0..HEAD_LINES {
@@ -296,8 +297,11 @@ fn own_of(path: &Path) -> Result<Own, AgentsError> {
         let Ok(line) = RolloutLine::of(value, (0, 0)) else { continue };
         let id = js::text(line.payload, "id").filter(|_| line.kind == b"session_meta");
         match id {
-            Some(id) if !own.has_head => own_of_meta(&line, id, &mut own),
-            None if !own.has_head => continue,
+            Some(id) if !has_meta => {
+                own_of_meta(&line, id, &mut own);
+                has_meta = true;
+            }
+            None if !has_meta => continue,
             // Older versions do not name the parent of a fork, but the copied history begins with the parent's session_meta.
             Some(id) if id != own.session => {
                 own.parent = Some(id.to_vec());
@@ -306,6 +310,7 @@ fn own_of(path: &Path) -> Result<Own, AgentsError> {
             _ => {}
         }
         if own.parent.is_some() || id.is_none_or(|id| id != own.session) {
+            own.has_head = true;
             break;
         }
     }
@@ -318,7 +323,6 @@ fn own_of_meta(line: &RolloutLine<'_>, id: &[u8], own: &mut Own) {
     let stamped = js::text(meta, "timestamp").and_then(parts::millis_of);
     own.created_ms = stamped.or_else(|| parts::millis_of_uuid7(id)).or_else(|| parts::millis_of(line.stamp));
     own.session = id.to_vec();
-    own.has_head = true;
     let spawn = meta.get("source").and_then(|source| source.get("subagent"));
     let spawn = spawn.and_then(|subagent| subagent.get("thread_spawn"));
     let forked = js::text(meta, "forked_from_id");

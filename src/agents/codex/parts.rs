@@ -246,9 +246,10 @@ pub(super) fn output_failed(output: Option<Value<'_>>) -> bool {
     // The head of an output has the exit code; the output of the command follows.
     let head = &text[..text.len().min(512)];
     memchr::memmem::find(head, EXITED).is_some_and(|at| {
-        let code: Vec<u8> =
-            head[at + EXITED.len()..].iter().take_while(|byte| byte.is_ascii_digit()).copied().collect();
-        code.iter().any(|digit| *digit != b'0')
+        let code = &head[at + EXITED.len()..];
+        // A command that was killed has the code -1.
+        let digits = code.strip_prefix(b"-").unwrap_or(code);
+        digits.iter().take_while(|byte| byte.is_ascii_digit()).any(|digit| *digit != b'0')
     })
 }
 
