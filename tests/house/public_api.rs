@@ -220,34 +220,34 @@ impl Interface<'_> {
     }
 
     /// The methods and traits of exported types, from anywhere in their module.
-    fn implementations(&mut self, room: &str, module: &Module) {
+    fn implementations(&mut self, module_name: &str, module: &Module) {
         for item in &module.items {
             let Item::Impl(given) = item else { continue };
             let syn::Type::Path(of) = &*given.self_ty else { continue };
             let name = of.path.segments.last().unwrap().ident.to_string();
-            if !self.types.contains(&(room.to_owned(), name)) {
+            if !self.types.contains(&(module_name.to_owned(), name)) {
                 continue;
             }
             let (generics, of) = (text(&given.generics), text(&given.self_ty));
             if let Some((_, of_trait, _)) = &given.trait_ {
-                self.lines.push(format!("{room}: impl {generics} {} for {of}", text(of_trait)));
+                self.lines.push(format!("{module_name}: impl {generics} {} for {of}", text(of_trait)));
                 continue;
             }
             for item in &given.items {
                 match item {
                     ImplItem::Fn(function) if is_public(&function.vis) => {
                         self.lines
-                            .push(format!("{room}: impl {generics} {of} : pub {}", text(&function.sig)));
+                            .push(format!("{module_name}: impl {generics} {of} : pub {}", text(&function.sig)));
                     }
                     ImplItem::Const(constant) if is_public(&constant.vis) => {
                         self.lines
-                            .push(format!("{room}: impl {generics} {of} : pub const {}", constant.ident));
+                            .push(format!("{module_name}: impl {generics} {of} : pub const {}", constant.ident));
                     }
                     _ => {}
                 }
             }
         }
-        module.children.values().for_each(|child| self.implementations(room, child));
+        module.children.values().for_each(|child| self.implementations(module_name, child));
     }
 }
 
@@ -296,8 +296,8 @@ fn the_public_interface_is_the_one_that_was_agreed_upon() {
     let root = Module::read(&source.join("lib.rs"), &source);
     let mut interface = Interface { root: &root, lines: Vec::new(), types: BTreeSet::new() };
     interface.export(&[]);
-    for (room, module) in &root.children {
-        interface.implementations(room, module);
+    for (module_name, module) in &root.children {
+        interface.implementations(module_name, module);
     }
     let mut lines: Vec<String> = interface.lines.iter().map(|line| tidy(line)).collect();
     lines.sort();

@@ -11,7 +11,7 @@ use std::path::Path;
 use quote::ToTokens as _;
 use syn::{Attribute, Item, UseTree, Visibility};
 
-use crate::rooms::{module_of, sources};
+use crate::modules::{module_of, sources};
 
 pub type ModulePath = Vec<String>;
 

@@ -11,7 +11,7 @@ use quote::ToTokens as _;
 use syn::Item;
 
 use crate::rings::{ModulePath, attributes, is_for_tests, without_texts};
-use crate::rooms::{module_of, sources};
+use crate::modules::{module_of, sources};
 
 /// The modules of types, by type name.
 type Definitions = BTreeMap<String, Vec<String>>;

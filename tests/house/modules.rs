@@ -8,7 +8,7 @@ use quote::ToTokens;
 use syn::{Item, UseTree};
 
 /// A module and the modules that it may use, which come earlier in the table.
-const ROOMS: &[(&str, &[&str])] = &[
+const MODULES: &[(&str, &[&str])] = &[
     ("scan", &[]),
     ("disk", &[]),
     ("home", &[]),
@@ -161,7 +161,7 @@ fn names_used_in(text: &str, module: &[String]) -> BTreeSet<String> {
 
 /// The canary: each way to name another module is found, and paths inside a module are not.
 #[test]
-fn every_way_to_name_a_room_is_seen() {
+fn every_way_to_name_a_module_is_found() {
     let module = ["session", "recovery", "plan"].map(str::to_owned);
     for (text, wanted) in [
         ("use crate::ledger;", &["ledger"][..]),
@@ -181,18 +181,18 @@ fn every_way_to_name_a_room_is_seen() {
 }
 
 #[test]
-fn rooms_use_only_what_stands_above_them() {
+fn a_module_uses_only_modules_above_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for (place, (room, allowed)) in ROOMS.iter().enumerate() {
-        assert!(allowed.iter().all(|used| ROOMS[..place].iter().any(|(above, _)| above == used)), "{room}");
+    for (place, (module, allowed)) in MODULES.iter().enumerate() {
+        assert!(allowed.iter().all(|used| MODULES[..place].iter().any(|(above, _)| above == used)), "{module}");
         let mut files = Vec::new();
-        sources(&root.join(room), &mut files);
-        sources(&root.join(format!("{room}.rs")), &mut files);
-        assert!(!files.is_empty(), "no file of {room}");
+        sources(&root.join(module), &mut files);
+        sources(&root.join(format!("{module}.rs")), &mut files);
+        assert!(!files.is_empty(), "no file of {module}");
         for file in files {
             let text = fs::read_to_string(&file).unwrap();
             let mut used = names_used_in(&text, &module_of(&root, &file));
-            used.retain(|name| name != room && ROOMS.iter().any(|(other, _)| other == name));
+            used.retain(|name| name != module && MODULES.iter().any(|(other, _)| other == name));
             for used in used {
                 assert!(allowed.contains(&used.as_str()), "{} uses {used}", file.display());
             }
@@ -202,7 +202,7 @@ fn rooms_use_only_what_stands_above_them() {
     for entry in fs::read_dir(&root).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
-        let is_known = ["lib", "main"].contains(&name) || ROOMS.iter().any(|(room, _)| *room == name);
-        assert!(is_known, "{name} is no room of the table");
+        let is_known = ["lib", "main"].contains(&name) || MODULES.iter().any(|(module, _)| *module == name);
+        assert!(is_known, "{name} is no module of the table");
     }
 }
