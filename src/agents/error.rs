@@ -60,6 +60,17 @@ pub enum AgentsError {
         /// The log.
         path: PathBuf,
     },
+    /// A program error: the run panicked outside the reader of a log.
+    #[error(
+        "a program error while the records of logs were gathered; the run ended, and the next run reads the rest of the logs"
+    )]
+    RunPanicked,
+    /// No thread could be started.
+    #[error("cannot start a thread that reads logs: {source}; the next run tries again")]
+    Threads {
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// Lines that made no record could not be named.
     #[error("the lines without a record cannot be named: {0}; the next run reads them again")]
     Unnamed(std::io::Error),

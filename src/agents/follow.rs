@@ -140,9 +140,9 @@ impl Ingest {
         interrupt: &Interrupt,
     ) -> Result<StreamStep, AgentsError> {
         let as_reference = self.as_reference();
-        let told = stream.state.take(data, as_reference);
+        let effect = stream.state.apply_event(data, as_reference);
         let mut gathered = Gathered::default();
-        if let Some(session) = &told.flushes {
+        if let Some(session) = &effect.flushes {
             let run = Run::new(self, observer, interrupt)?;
             let rules = RecordRules {
                 as_reference,
@@ -152,7 +152,7 @@ impl Ingest {
                 waits: false,
                 is_stream: true,
             };
-            match stream.state.flush(session, &rules) {
+            match stream.state.new_records(session, &rules) {
                 // The TypeScript package gives the stream up, and forgets the event.
                 Err(reason) => return Ok(StreamStep::Ended(reason.0.to_owned())),
                 Ok(records) => gathered = records,
@@ -163,10 +163,10 @@ impl Ingest {
             stream.state.last_event = Some(id);
         }
         stream.is_unsaved = true;
-        if told.flushes.is_some() {
+        if effect.flushes.is_some() {
             self.write_stream(stream, gathered, observer, interrupt)?;
         }
-        Ok(StreamStep::Taken { is_about_sessions: told.is_about_sessions })
+        Ok(StreamStep::Taken { is_about_sessions: effect.is_about_sessions })
     }
 
     /// Appends records and saves the cursor.

@@ -413,7 +413,7 @@ pub(super) struct Gathered {
     pub bytes_read: u64,
     pub open_messages: u64,
     /// Further facts from Claude Code's logs.
-    pub told: Option<Box<super::claude::LogFacts>>,
+    pub claude_facts: Option<Box<super::claude::LogFacts>>,
 }
 
 impl Gathered {

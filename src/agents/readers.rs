@@ -24,7 +24,7 @@ pub(super) fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LogFolder {
     pub path: PathBuf,
-    /// How many levels of folders below it have logs, too.
+    /// Number of levels of folders below this folder that have logs, too.
     pub levels: usize,
 }
 
@@ -67,8 +67,7 @@ pub(super) fn discover(
     }
 }
 
-/// Collects the facts about all logs that an agent's reader needs before it reads one log; none for an agent whose notes do
-/// not say what is written.
+/// Returns the facts about all logs that an agent's reader needs before it reads one log; `None` if the reader needs none.
 pub(super) fn prepare(
     agent: Agent,
     common: &Common<'_>,
@@ -81,7 +80,7 @@ pub(super) fn prepare(
     }
 }
 
-/// Returns whether a log is seen to be as its cursor says without being read.
+/// Whether the metadata of a log show that nothing is new after its cursor. Reads no line.
 pub(super) fn is_unchanged(agent: Agent, stat: Stat, cursor: &[u8]) -> bool {
     agent == Agent::Claude && claude::is_unchanged(stat, cursor)
 }
@@ -128,8 +127,8 @@ pub(super) fn each_log_once(
     }
 }
 
-/// Puts the longest of the logs with one name at the place of the first, and so on. An older copy may end within a message,
-/// and the first turn of a message stays.
+/// Sorts the logs of one name by length, longest first, within the places that these logs have. An older copy may end within
+/// a message, and of two turns of one message the first is kept.
 fn longest_copy_first(
     mut files: Vec<Candidate>,
     name_of: impl Fn(&Path) -> (Option<OsString>, OsString),

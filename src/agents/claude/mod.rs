@@ -381,7 +381,7 @@ impl<'r, 't> Reader<'r, 't> {
                 LogKind::SubAgent => (Evidence::default(), Vec::new()),
             };
             let base_name = self.base_name.clone();
-            gathered.told = Some(Box::new(LogFacts { base_name, evidence, is_new, lines }));
+            gathered.claude_facts = Some(Box::new(LogFacts { base_name, evidence, is_new, lines }));
         }
         Ok((gathered, has_more))
     }

@@ -11,7 +11,7 @@ pub(super) struct ChatMessage {
     pub id: Vec<u8>,
     pub text: Vec<u8>,
     /// Offset and length of the last line about the message, in bytes; of a chat of one object, of the whole file.
-    pub place: (u64, u64),
+    pub span: (u64, u64),
     /// Whether the message left the conversation. It still counts, because its tokens were spent.
     pub is_gone: bool,
 }
@@ -40,15 +40,15 @@ pub(super) struct Chat {
 
 impl Chat {
     /// Adds a file of one object.
-    pub(super) fn take_whole(&mut self, value: Value<'_>, place: (u64, u64)) {
+    pub(super) fn take_whole(&mut self, value: Value<'_>, span: (u64, u64)) {
         self.take_head(value);
         for message in value.get("messages").into_iter().flat_map(Value::items) {
-            self.take_message(message, place);
+            self.take_message(message, span);
         }
     }
 
     /// Adds a line. Returns whether its kind is known.
-    pub(super) fn take(&mut self, line: Value<'_>, place: (u64, u64)) -> bool {
+    pub(super) fn take(&mut self, line: Value<'_>, span: (u64, u64)) -> bool {
         if let Some(target) = js::text(line, "$rewindTo") {
             if let Some(from) = self.place_of.get(target) {
                 self.messages[*from..].iter_mut().for_each(|message| message.is_gone = true);
@@ -58,12 +58,12 @@ impl Chat {
         if let Some(set) = line.get("$set").filter(|set| set.kind() == Kind::Object) {
             self.take_head(set);
             if let Some(list) = set.get("messages").filter(|list| list.kind() == Kind::Array) {
-                self.replace(list, place);
+                self.replace(list, span);
             }
             return true;
         }
         if js::any_text(line, "id").is_some() && js::any_text(line, "type").is_some() {
-            self.take_message(line, place);
+            self.take_message(line, span);
             return true;
         }
         if line.get("type").is_none() && js::text(line, "sessionId").is_some() {
@@ -94,14 +94,14 @@ impl Chat {
     }
 
     /// Adds a message, or changes the members of a known message. Members that the line lacks are kept.
-    fn take_message(&mut self, message: Value<'_>, place: (u64, u64)) {
+    fn take_message(&mut self, message: Value<'_>, span: (u64, u64)) {
         let id = js::any_text(message, "id").unwrap_or_default().to_vec();
         let known = self.place_of.get(&id).copied().filter(|_| !id.is_empty());
         let mut text = RecordText::default();
         text.members_of(message, |_, _| false);
         let Some(at) = known else {
             self.place_of.insert(id.clone(), self.messages.len());
-            self.messages.push(ChatMessage { id, text: text.finish(), place, is_gone: false });
+            self.messages.push(ChatMessage { id, text: text.finish(), span, is_gone: false });
             return;
         };
         let mut document = Document::default();
@@ -110,12 +110,12 @@ impl Chat {
         }
         let text = text.finish();
         self.messages[at].text = text;
-        self.messages[at].place = place;
+        self.messages[at].span = span;
         self.messages[at].is_gone = false;
     }
 
     /// Replaces the conversation. Messages that are no longer in it still count.
-    fn replace(&mut self, list: Value<'_>, place: (u64, u64)) {
+    fn replace(&mut self, list: Value<'_>, span: (u64, u64)) {
         let before = self.messages.iter().filter(|message| !message.is_gone).count();
         if list.len() < before {
             let last = self.messages.iter().rev().filter(|message| !message.is_gone).find_map(|message| {
@@ -132,7 +132,7 @@ impl Chat {
         }
         self.messages.iter_mut().for_each(|message| message.is_gone = true);
         for message in list.items() {
-            self.take_message(message, place);
+            self.take_message(message, span);
         }
     }
 }

@@ -137,20 +137,20 @@ fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, Age
     // The lines that only lack a session.
     let mut taken: Vec<(u64, u64)> = Vec::new();
     if walk::has_extension(path, "json") {
-        let place = (0, pass.stat.size_bytes);
+        let span = (0, pass.stat.size_bytes);
         gathered.lines = 1;
         if pass.stat.size_bytes > FILE_MAX_BYTES {
             let detail = || format!("a chat of {} bytes", pass.stat.size_bytes);
-            gathered.left_out.add(pass.options, place, Reason::TooLong, detail);
+            gathered.left_out.add(pass.options, span, Reason::TooLong, detail);
             return Ok(None);
         }
         let bytes = disk::read(path)?;
         gathered.bytes_read = bytes.len() as u64;
         match document.parse(trim_js(&bytes)) {
-            Err(error) => gathered.left_out.add(pass.options, place, Reason::Malformed, || error.to_string()),
+            Err(error) => gathered.left_out.add(pass.options, span, Reason::Malformed, || error.to_string()),
             Ok(value) => {
-                chat.take_whole(value, place);
-                taken.push(place);
+                chat.take_whole(value, span);
+                taken.push(span);
             }
         }
     } else {
@@ -158,31 +158,31 @@ fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, Age
         while let Some(line) = lines.next()? {
             gathered.lines += 1;
             gathered.bytes_read += line.len_bytes;
-            let place = (line.offset, line.len_bytes);
+            let span = (line.offset, line.len_bytes);
             let left_out = match line.parse(&mut document) {
                 None => None,
                 Some(Err(reason)) => Some(reason),
                 Some(Ok(value)) if value.kind() != Kind::Object => {
                     Some((Reason::NotARecord, "the line is no JSON object".to_owned()))
                 }
-                Some(Ok(value)) => match take_line(&mut chat, value, place) {
+                Some(Ok(value)) => match take_line(&mut chat, value, span) {
                     None => {
-                        taken.push(place);
+                        taken.push(span);
                         None
                     }
                     Some(reason) => Some((reason, kind_of(value))),
                 },
             };
             if let Some((reason, detail)) = left_out {
-                gathered.left_out.add(pass.options, place, reason, || detail);
+                gathered.left_out.add(pass.options, span, reason, || detail);
             }
         }
     }
     if chat.session.is_empty() {
-        for place in taken {
+        for span in taken {
             gathered
                 .left_out
-                .add(pass.options, place, Reason::NotARecord, || "the chat has no session id".to_owned());
+                .add(pass.options, span, Reason::NotARecord, || "the chat has no session id".to_owned());
         }
         return Ok(None);
     }
@@ -198,9 +198,9 @@ fn kind_of(line: Value<'_>) -> String {
 }
 
 /// Adds a line of a log to its chat. Returns the reason if the line makes no record.
-fn take_line(chat: &mut Chat, line: Value<'_>, place: (u64, u64)) -> Option<Reason> {
+fn take_line(chat: &mut Chat, line: Value<'_>, span: (u64, u64)) -> Option<Reason> {
     let is_further = js::text(line, "id").is_some_and(|id| chat.has(id));
-    if !chat.take(line, place) {
+    if !chat.take(line, span) {
         return Some(Reason::UnknownType);
     }
     match js::any_text(line, "type") {
@@ -295,7 +295,7 @@ impl Writer<'_> {
             let is_closed = at + 1 < chat.messages.len() || message.is_gone || is_at_rest;
             let leave_out = |parsed: &ParsedMessage, reason, detail: &str, gathered: &mut Gathered| {
                 let detail = || format!("message {} {detail}", js::to_utf8(&parsed.id));
-                gathered.left_out.add(self.pass.options, message.place, reason, detail);
+                gathered.left_out.add(self.pass.options, message.span, reason, detail);
             };
             if !is_closed {
                 waits = true;

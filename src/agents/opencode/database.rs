@@ -2,7 +2,7 @@
 //!
 //! A session is read again when its rows changed.
 
-use super::handing::hand_over;
+use super::gather::gather_session;
 use super::session::records::RecordRules;
 use super::session::{Part, SessionHead, SessionMessage, SpawningTask, Tool};
 use crate::agents::AgentsError;
@@ -92,8 +92,8 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
             waits: !is_at_rest,
             is_stream: false,
         };
-        let told = hand_over(&session, &rules, &copied, pass, &mut gathered)?;
-        let has_open = !told.open.is_empty();
+        let handed = gather_session(&session, &rules, &copied, pass, &mut gathered)?;
+        let has_open = !handed.open.is_empty();
         waits |= has_open;
         // A session with unfinished answers is read again even if its rows are unchanged.
         digests.push((session.id.clone(), if has_open { Vec::new() } else { digest }));

@@ -3,7 +3,7 @@
 //! Touches only OpenCode's files, for reading. One session is in memory at a time.
 
 mod database;
-mod handing;
+mod gather;
 mod server;
 mod session;
 mod stream;
@@ -11,7 +11,7 @@ mod stream;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use self::handing::hand_over;
+use self::gather::gather_session;
 pub(super) use self::server::{Received, Request};
 use self::session::records::HandedMessages;
 pub(super) use self::session::records::RecordRules;
@@ -166,7 +166,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let noted_ms = if is_moving { Some(options.now_ms) } else { before.as_ref().and_then(|b| b.changed_ms) };
     let changed_ms = options.seen_ms(newest_ms, noted_ms);
     let is_at_rest = options.has_settled(newest_ms, changed_ms);
-    let told = match &session {
+    let handed = match &session {
         Some(session) => {
             let rules = RecordRules {
                 as_reference: options.as_reference,
@@ -176,7 +176,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
                 waits: !options.as_reference && !is_at_rest,
                 is_stream: false,
             };
-            hand_over(session, &rules, &seen, pass, &mut gathered)?
+            gather_session(session, &rules, &seen, pass, &mut gathered)?
         }
         None => {
             let place = (0, pass.stat.size_bytes);
@@ -189,13 +189,13 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
         new_cursor.text("kind", b"opencode");
         new_cursor.number("inode", pass.stat.inode);
         new_cursor.number("mtimeMs", folder_stat.mtime_ms);
-        let all: Vec<&Vec<u8>> = seen_before.iter().chain(&told.seen).collect();
+        let all: Vec<&Vec<u8>> = seen_before.iter().chain(&handed.seen).collect();
         new_cursor.texts("seenMessageIds", &all);
         gathered.cursor = Some(new_cursor.finish());
     }
     if !options.as_reference {
         let mut side = RecordText::default();
-        side.flag("isWaiting", !told.open.is_empty());
+        side.flag("isWaiting", !handed.open.is_empty());
         side.number("sessionMtimeMs", pass.stat.mtime_ms);
         side.number("newestMs", newest_ms);
         if let Some(session) = &session {

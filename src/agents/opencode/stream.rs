@@ -83,18 +83,18 @@ impl StreamState {
     }
 
     /// Adds an event, a JSON text. Other text has no effect.
-    pub(in crate::agents) fn take(&mut self, data: &[u8], as_reference: bool) -> EventEffect {
+    pub(in crate::agents) fn apply_event(&mut self, data: &[u8], as_reference: bool) -> EventEffect {
         let mut document = Document::default();
         let Ok(mut event) = document.parse(data) else { return EventEffect::default() };
         while let Some(inner) = event.get("payload").filter(|inner| inner.kind() == Kind::Object) {
             event = inner;
         }
-        let mut told = EventEffect::default();
+        let mut effect = EventEffect::default();
         let kind = js::any_text(event, "type").unwrap_or_default();
         let Some(properties) = event.get("properties").filter(|value| value.kind() == Kind::Object) else {
-            return told;
+            return effect;
         };
-        told.is_about_sessions = kind.starts_with(b"message.") || kind.starts_with(b"session.");
+        effect.is_about_sessions = kind.starts_with(b"message.") || kind.starts_with(b"session.");
         let info = properties.get("info").filter(|value| value.kind() == Kind::Object);
         match kind {
             b"session.created" | b"session.updated" => {
@@ -132,18 +132,18 @@ impl StreamState {
                     parts.retain(|(key, _, _)| key != part);
                 }
             }
-            b"session.idle" => told.flushes = js::any_text(properties, "sessionID").map(<[u8]>::to_vec),
+            b"session.idle" => effect.flushes = js::any_text(properties, "sessionID").map(<[u8]>::to_vec),
             b"session.status" => {
                 let status = properties.get("status");
                 let word = status.and_then(|status| js::wtf8(status).or(js::any_text(status, "type")));
                 if word == Some(b"idle") {
-                    told.flushes = js::any_text(properties, "sessionID").map(<[u8]>::to_vec);
+                    effect.flushes = js::any_text(properties, "sessionID").map(<[u8]>::to_vec);
                 }
             }
             _ => {}
         }
-        told.flushes = told.flushes.filter(|session| self.owned.contains(session));
-        told
+        effect.flushes = effect.flushes.filter(|session| self.owned.contains(session));
+        effect
     }
 
     fn take_part(&mut self, part: Option<Value<'_>>, as_reference: bool) {
@@ -176,7 +176,7 @@ impl StreamState {
     }
 
     /// Returns the records that are new in a session.
-    pub(in crate::agents) fn flush(
+    pub(in crate::agents) fn new_records(
         &mut self,
         id: &[u8],
         rules: &RecordRules<'_>,
@@ -190,7 +190,7 @@ impl StreamState {
             message.parts = parts.into_iter().map(|(_, _, part)| part).collect();
         }
         let mut gathered = Gathered::default();
-        // An event that cannot be written changes nothing.
+        // When a session cannot be written, the cursor stays as it is.
         let (mut written, mut emitted) = (self.written.clone(), self.emitted.clone());
         session.flush(rules, &mut written, &mut emitted, &mut gathered)?;
         (self.written, self.emitted) = (written, emitted);
@@ -198,8 +198,8 @@ impl StreamState {
     }
 }
 
-/// The next numbers for a cursor that lacks them: for each session one above the highest call index that a key has in
-/// place of a part id.
+/// The next event numbers for a cursor that lacks them. Keys end in a part id or in a call index: from `s|a|c|7` and
+/// `s|a|c|part` follows 8 for session `s`.
 fn numbers_of(keys: &[Vec<u8>]) -> Vec<(Vec<u8>, usize)> {
     let mut numbers: Vec<(Vec<u8>, usize)> = Vec::new();
     for key in keys {
@@ -238,7 +238,7 @@ mod tests {
             r#"{"payload":{"payload":{"payload":null}}}"#,
             r#"{"type":"session.idle","properties":{"sessionID":"never seen"}}"#,
         ] {
-            assert!(state.take(data.as_bytes(), false).flushes.is_none(), "{data}");
+            assert!(state.apply_event(data.as_bytes(), false).flushes.is_none(), "{data}");
         }
         assert_eq!(
             state.cursor(),

@@ -5,16 +5,15 @@ use super::*;
 /// The greatest number of logs that are appended together.
 const FLUSH_LOGS: usize = 256;
 
-/// The part of a log that was read so far.
+/// What reading a log has given so far.
 #[derive(Debug, Default)]
-struct Taken {
+struct LogOutcome {
     is_read: bool,
     is_skipped: bool,
     gave_turns: bool,
 }
 
 impl Run<'_> {
-    /// Reads all logs, several at once, and queues their records in the order of the logs.
     pub(super) fn read_all(
         &mut self,
         agent: Agent,
@@ -51,10 +50,7 @@ impl Run<'_> {
                         reading.read(candidate, &mut |handed| sender.send(handed).is_ok());
                     }
                 });
-                if let Err(source) = started {
-                    let path = candidates[0].path.clone();
-                    return Err(WorkFailure::Work(AgentsError::Read { path, offset_bytes: 0, source }));
-                }
+                started.map_err(|source| WorkFailure::Work(AgentsError::Threads { source }))?;
             }
             in_order(
                 Workers::Threads(1),
@@ -68,7 +64,7 @@ impl Run<'_> {
                     Ok((candidate, receiver))
                 },
                 |(candidate, receiver)| {
-                    let mut taken = Taken::default();
+                    let mut outcome = LogOutcome::default();
                     for handed in &receiver {
                         if self.interrupt.is_requested() {
                             return Err(AgentsError::Interrupted);
@@ -76,10 +72,10 @@ impl Run<'_> {
                         if let Handed::Piece(piece, _) = &handed {
                             self.observer.progress(meter.read(piece.bytes_read));
                         }
-                        self.take(candidate, handed, &mut taken, tally)?;
+                        self.take(candidate, handed, &mut outcome, tally)?;
                     }
-                    tally.read_files += u64::from(taken.is_read && !taken.is_skipped);
-                    tally.sessions += u64::from(taken.gave_turns);
+                    tally.read_files += u64::from(outcome.is_read && !outcome.is_skipped);
+                    tally.sessions += u64::from(outcome.gave_turns);
                     self.observer.progress(meter.log_is_done());
                     Ok(ControlFlow::Continue(()))
                 },
@@ -90,12 +86,13 @@ impl Run<'_> {
         match result {
             Ok(()) => Ok(()),
             Err(WorkFailure::Work(error @ (AgentsError::Interrupted | AgentsError::Unnamed(_)))) => {
-                // The lines of the queued logs are named.
+                // Append what is queued, because the report already names the lines of these logs; otherwise the next run would
+                // name them again.
                 self.flush(tally)?;
                 Err(error)
             }
             Err(WorkFailure::Work(error)) => Err(error),
-            Err(WorkFailure::Panic { .. }) => Err(AgentsError::Panicked { path: PathBuf::from("the logs") }),
+            Err(WorkFailure::Panic { .. }) => Err(AgentsError::RunPanicked),
         }
     }
 
@@ -141,13 +138,13 @@ impl Run<'_> {
         &mut self,
         candidate: &Candidate,
         handed: Handed,
-        taken: &mut Taken,
+        outcome: &mut LogOutcome,
         tally: &mut AgentReport,
     ) -> Result<(), AgentsError> {
         match handed {
             Handed::Skipped(error) => {
                 self.observer.note(&format!("[burn] skipping {}: {error}", candidate.path.display()));
-                taken.is_skipped = true;
+                outcome.is_skipped = true;
                 tally.skipped_files += 1;
                 self.report
                     .skipped_files
@@ -162,8 +159,8 @@ impl Run<'_> {
                 Ok(())
             }
             Handed::Piece(mut gathered, is_last) => {
-                taken.is_read = true;
-                taken.gave_turns |= gathered.read_turns > 0;
+                outcome.is_read = true;
+                outcome.gave_turns |= gathered.read_turns > 0;
                 tally.read_turns += gathered.read_turns;
                 tally.lines += gathered.lines;
                 tally.bytes_read += gathered.bytes_read;
@@ -174,7 +171,7 @@ impl Run<'_> {
                 if self.options.content == ContentMode::Full {
                     self.ingest.unanswered.entry(candidate.agent).or_default().add(&gathered);
                 }
-                if let Some(facts) = gathered.told.take() {
+                if let Some(facts) = gathered.claude_facts.take() {
                     self.across.add(&candidate.path, *facts);
                 }
                 self.queued_bytes += gathered.len_bytes();
@@ -202,7 +199,7 @@ struct LogReading<'c> {
 }
 
 impl LogReading<'_> {
-    /// How much of the ledger the notes know with what was read so far.
+    /// How much of the ledger the notes cover, including the turns read for this run.
     fn noted(&self) -> Option<NotedLedger> {
         self.prepared.as_ref().map(|prepared| prepared.written.noted())
     }

@@ -1,11 +1,11 @@
-//! Makes the records of a system line: compactions, and events that tell how an agent has ended.
+//! Makes the records of a system line: compactions, and events of sub-agents that have ended.
 
 use super::*;
 
 impl Piece<'_> {
-    pub(super) fn system(&mut self, state: &mut State<'_>, at: (u64, u64), line: &Line<'_>) {
-        self.relationships(at.0, line);
-        let mut made_record = self.notification(state, at, line.root);
+    pub(super) fn system(&mut self, state: &mut State<'_>, span: (u64, u64), line: &Line<'_>) {
+        self.relationships(span.0, line);
+        let mut made_record = self.notification(state, span, line.root);
         let subtype = js::any_text(line.root, "subtype");
         if let Some(session) = line.session.filter(|_| subtype == Some(b"compact_boundary")) {
             let preceding = self.last_message(state).map(|id| &*self.arena.alloc_slice_copy(id));
@@ -15,8 +15,8 @@ impl Piece<'_> {
             record.maybe_text("precedingMessageId", preceding);
             let draft = self.keep_draft(record);
             self.compactions.push(Pending {
-                at: at.0,
-                len_bytes: at.1,
+                at: span.0,
+                len_bytes: span.1,
                 draft,
                 link: preceding,
                 owner: None,
@@ -25,7 +25,7 @@ impl Piece<'_> {
             made_record = true;
         }
         if !made_record {
-            self.leave_out(at, Reason::UnknownType, || {
+            self.leave_out(span, Reason::UnknownType, || {
                 let subtype = subtype.map(|name| js::to_utf8(name).into_owned());
                 format!("type system, subtype {}", subtype.as_deref().unwrap_or("none"))
             });

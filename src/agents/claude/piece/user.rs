@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::*;
 use crate::agents::measure::UserBlock;
 
-/// A result of a user line, looked at once for all its records.
+/// A tool result of a user line, read once for the event, the user turn and the content made from it.
 struct UserResult<'d> {
     /// The tool use id, which may be empty.
     call: Option<&'d [u8]>,
@@ -31,7 +31,7 @@ impl Piece<'_> {
     pub(super) fn user(
         &mut self,
         state: &mut State<'_>,
-        at: (u64, u64),
+        span: (u64, u64),
         line: &Line<'_>,
     ) -> Result<(), AgentsError> {
         let (log, arena) = (self.log, self.arena);
@@ -40,9 +40,9 @@ impl Piece<'_> {
         let marker_was = state.evidence.marker.is_some();
         state.take_user(line, &text, log);
         if !marker_was && state.evidence.marker.is_some() {
-            self.marker_at = Some(at.0);
+            self.marker_at = Some(span.0);
         }
-        self.relationships(at.0, line);
+        self.relationships(span.0, line);
         let results: Vec<_> = content.into_iter().flat_map(Value::items).filter_map(UserResult::of).collect();
         for result in &results {
             let Some(id) = result.call else { continue };
@@ -58,23 +58,23 @@ impl Piece<'_> {
             self.gathered.has_result_content |= result.text.is_some();
         }
         if !text.is_empty() {
-            self.prompts.push((at.0, Arc::from(&text[..])));
+            self.prompts.push((span.0, Arc::from(&text[..])));
         }
         let mut made_record = false;
         if let Some(session) = line.session {
             for result in &results {
                 if let Some(id) = result.call.filter(|id| !id.is_empty()) {
-                    self.result_event(state, at, line, (session, id), result);
+                    self.result_event(state, span, line, (session, id), result);
                     made_record = true;
                 }
             }
             if let Some(uuid) = line.uuid {
-                made_record |= self.user_turn(state, at, line, (session, uuid), &results)?;
-                self.user_content(at.0, line, session, uuid);
+                made_record |= self.user_turn(state, span, line, (session, uuid), &results)?;
+                self.user_content(span.0, line, session, uuid);
             }
         }
         if !made_record {
-            self.leave_out(at, Reason::NothingToKeep, || match line.session {
+            self.leave_out(span, Reason::NothingToKeep, || match line.session {
                 None => "a user line without sessionId".into(),
                 Some(_) => "a user line without uuid or without text and results".into(),
             });

@@ -1,4 +1,4 @@
-//! Passes the records of a session to the run.
+//! Adds the records of a session to what a pass gathers, and names the messages that made no record or lack a count.
 
 use std::collections::HashSet;
 
@@ -8,27 +8,26 @@ use crate::agents::AgentsError;
 use crate::agents::js;
 use crate::agents::pass::{Gathered, Pass, Reason};
 
-/// Adds the records of a session to the pass, and names the answers that are left out or have values that are no counts.
-pub(super) fn hand_over(
+pub(super) fn gather_session(
     session: &SessionHead,
     rules: &RecordRules<'_>,
     seen: &HashSet<Vec<u8>>,
     pass: &Pass<'_>,
     gathered: &mut Gathered,
 ) -> Result<HandedMessages, AgentsError> {
-    let told = session.hand_over(rules, seen, gathered).map_err(|error| error.at(&pass.candidate.path))?;
+    let handed = session.hand_over(rules, seen, gathered).map_err(|error| error.at(&pass.candidate.path))?;
     let mut name = |id: &[u8], reason, detail: &str| {
         let detail = || format!("message {} {detail}", js::to_utf8(id));
         gathered.left_out.add(pass.options, (0, 0), reason, detail);
     };
-    for id in &told.open {
+    for id in &handed.open {
         name(id, Reason::OpenMessage, "is not complete");
     }
-    for (id, counts) in &told.invalid {
+    for (id, counts) in &handed.invalid {
         name(id, Reason::InvalidCount, &format!("has no count of {}", counts.join(", ")));
     }
-    for id in &told.undated {
-        name(id, Reason::NotARecord, "has a time that no date has");
+    for id in &handed.undated {
+        name(id, Reason::NotARecord, "has a time outside the range of dates");
     }
-    Ok(told)
+    Ok(handed)
 }
