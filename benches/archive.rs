@@ -16,7 +16,7 @@ use relayburn_ledger::archive::pipeline::{self, PipelineInput};
 use relayburn_ledger::archive::{Options, Paths, Unobserved, rebuild_full, schema, survey};
 use relayburn_ledger::dev::{GenerateOptions, Profile, generate};
 use relayburn_ledger::record::fold::{Fold, FoldScratch};
-use relayburn_ledger::record::maker::{RowMaker, add_chunk};
+use relayburn_ledger::record::maker::RowMaker;
 use relayburn_ledger::record::rows::Rows;
 use relayburn_ledger::scan::{self, Io, Source};
 
@@ -43,11 +43,16 @@ fn on_disk(directory: &Path, bytes: &[u8]) -> Source {
     Source::open(&path, Io::Mmap).unwrap()
 }
 
+fn rows_of<'a>(bytes: &[u8], arena: &'a Bump) -> Rows<'a> {
+    let (mut maker, fold, mut rows) = (RowMaker::default(), Fold::default(), Rows::default());
+    for (offset, line) in scan::lines(0, bytes) {
+        maker.add(offset, line, &fold, arena, &mut rows);
+    }
+    rows
+}
+
 fn parse(bytes: &[u8]) -> usize {
-    let arena = Bump::new();
-    let mut rows = Rows::default();
-    add_chunk(&mut RowMaker::default(), 0, bytes, &Fold::default(), &arena, &mut rows);
-    rows.turns.len()
+    rows_of(bytes, &Bump::new()).turns.len()
 }
 
 fn phases(c: &mut Criterion) {
@@ -65,8 +70,7 @@ fn phases(c: &mut Criterion) {
     group.bench_function("parse, exact path", |b| b.iter(|| parse(black_box(&exact))));
 
     let arena = Bump::new();
-    let mut rows = Rows::default();
-    add_chunk(&mut RowMaker::default(), 0, &stamps, &Fold::default(), &arena, &mut rows);
+    let rows = rows_of(&stamps, &arena);
     let fold = Fold::new(rows.stamps.iter().map(|line| &line.stamp));
     group.throughput(Throughput::Elements(rows.turns.len() as u64));
     group.bench_function("fold, per turn", |b| {
@@ -86,8 +90,7 @@ fn phases(c: &mut Criterion) {
     });
 
     let arena = Bump::new();
-    let mut rows = Rows::default();
-    add_chunk(&mut RowMaker::default(), 0, &mixed, &Fold::default(), &arena, &mut rows);
+    let rows = rows_of(&mixed, &arena);
     group.throughput(Throughput::Bytes(mixed.len() as u64));
     group.bench_function("insert, tables only", |b| {
         b.iter_batched(
@@ -126,7 +129,7 @@ fn whole(c: &mut Criterion) {
         interrupt: Default::default(),
     };
     group.bench_function("survey", |b| {
-        b.iter(|| survey::survey(&pool, &input, false).unwrap().stamps.len());
+        b.iter(|| survey::survey(&pool, &input, survey::SurveyOf::Stamps).unwrap().stamps.len());
     });
     group.bench_function("pipeline, rows thrown away", |b| {
         b.iter(|| {

@@ -342,7 +342,7 @@ fn line_at<'b>(
         if offset >= end {
             return Ok(None);
         }
-        ledger.sample(offset..end, buffer)?;
+        ledger.read(offset..end, buffer)?;
         if let Some(at) = memchr::memchr(b'\n', buffer) {
             return Ok(Some(&buffer[..at]));
         }

@@ -57,9 +57,9 @@ impl std::fmt::Display for Restart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::OtherVersion => "the archive has another schema version",
-            Self::LedgerShrank => "the ledger is shorter than what the archive has taken in",
-            Self::CursorInsideLine => "the archive's cursor does not stand at a line end of the ledger",
-            Self::LedgerRewritten => "the ledger was rewritten in front of the archive's cursor",
+            Self::LedgerShrank => "the ledger is shorter than when the archive was built",
+            Self::CursorInsideLine => "the archive's cursor is not at a line end of the ledger",
+            Self::LedgerRewritten => "the ledger was rewritten before the archive's cursor",
             Self::RefoldsMost => "new stamps change most of the archive's turns",
             Self::UnreadableStamp { offset, reason } => {
                 return write!(f, "the archived stamp of ledger byte {offset} cannot be read: {reason}");
@@ -92,7 +92,7 @@ pub fn check(
     if cursor > source.len_bytes() {
         return Ok(Some(Restart::LedgerShrank));
     }
-    if cursor > 0 && source.sample(cursor - 1..cursor, &mut Vec::new())? != b"\n" {
+    if cursor > 0 && source.read(cursor - 1..cursor, &mut Vec::new())? != b"\n" {
         return Ok(Some(Restart::CursorInsideLine));
     }
     let mark = mark as u32;
@@ -141,7 +141,7 @@ fn checksum(
         let (mut sum, mut start) = (sum, start);
         while start < end {
             let stop = (start + PIECE_BYTES).min(end);
-            sum = crc32c::crc32c_append(sum, source.sample(start..stop, &mut buffer)?);
+            sum = crc32c::crc32c_append(sum, source.read(start..stop, &mut buffer)?);
             start = stop;
         }
         Ok(sum)

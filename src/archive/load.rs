@@ -18,13 +18,13 @@ const STEPS: [usize; 3] = [64, 8, 1];
 /// Inserts rows into an archive.
 #[derive(Debug)]
 pub struct InsertWriter<'c> {
-    new_turns: Ladder<'c>,
+    new_turns: SteppedInsert<'c>,
     upsert_turn: Statement<'c>,
     delete_calls: Statement<'c>,
-    calls: Ladder<'c>,
-    events: Ladder<'c>,
-    compactions: Ladder<'c>,
-    stamps: Ladder<'c>,
+    calls: SteppedInsert<'c>,
+    events: SteppedInsert<'c>,
+    compactions: SteppedInsert<'c>,
+    stamps: SteppedInsert<'c>,
 }
 
 impl<'c> InsertWriter<'c> {
@@ -43,16 +43,16 @@ impl<'c> InsertWriter<'c> {
             updates.join(", ")
         );
         Ok(Self {
-            new_turns: Ladder::new(connection, "INSERT OR IGNORE", &turns::TABLE)?,
+            new_turns: SteppedInsert::new(connection, "INSERT OR IGNORE", &turns::TABLE)?,
             upsert_turn: Statement::new(connection, &upsert)?,
             delete_calls: Statement::new(
                 connection,
                 "DELETE FROM tool_calls WHERE source = ? AND session_id = ? AND message_id = ?",
             )?,
-            calls: Ladder::new(connection, "INSERT OR REPLACE", &tool_calls::TABLE)?,
-            events: Ladder::new(connection, "INSERT OR REPLACE", &tool_result_events::TABLE)?,
-            compactions: Ladder::new(connection, "INSERT OR REPLACE", &compactions::TABLE)?,
-            stamps: Ladder::new(connection, "INSERT OR REPLACE", &stamps::TABLE)?,
+            calls: SteppedInsert::new(connection, "INSERT OR REPLACE", &tool_calls::TABLE)?,
+            events: SteppedInsert::new(connection, "INSERT OR REPLACE", &tool_result_events::TABLE)?,
+            compactions: SteppedInsert::new(connection, "INSERT OR REPLACE", &compactions::TABLE)?,
+            stamps: SteppedInsert::new(connection, "INSERT OR REPLACE", &stamps::TABLE)?,
         })
     }
 
@@ -80,9 +80,9 @@ impl<'c> InsertWriter<'c> {
         let mut pending = turns.first().map_or(0..0, |turn| turn.calls.start..turn.calls.start);
         for (step, &rows) in STEPS.iter().enumerate() {
             while rest.len() >= rows {
-                let (group, behind) = rest.split_at(rows);
-                rest = behind;
-                let inserted = self.new_turns.step(step, group.iter().map(|turn| &turn.cells))?;
+                let (group, after) = rest.split_at(rows);
+                rest = after;
+                let inserted = self.new_turns.insert_step(step, group.iter().map(|turn| &turn.cells))?;
                 let end = group.last().map_or(pending.end, |turn| turn.calls.end);
                 if inserted == rows as u64 {
                     pending.end = end;
@@ -101,11 +101,11 @@ impl<'c> InsertWriter<'c> {
     }
 }
 
-/// One statement prepared for several numbers of rows.
+/// One INSERT, prepared for each number of rows in [`STEPS`].
 #[derive(Debug)]
-struct Ladder<'c>(Vec<Statement<'c>>);
+struct SteppedInsert<'c>(Vec<Statement<'c>>);
 
-impl<'c> Ladder<'c> {
+impl<'c> SteppedInsert<'c> {
     fn new(connection: &'c Connection, verb: &str, table: &Table) -> Result<Self, rusqlite::Error> {
         STEPS
             .iter()
@@ -114,7 +114,7 @@ impl<'c> Ladder<'c> {
             .map(Self)
     }
 
-    fn step<'a, const N: usize>(
+    fn insert_step<'a, const N: usize>(
         &mut self,
         step: usize,
         rows: impl Iterator<Item = &'a [Cell<'a>; N]>,
@@ -125,9 +125,9 @@ impl<'c> Ladder<'c> {
     fn insert<const N: usize>(&mut self, mut rows: &[[Cell<'_>; N]]) -> Result<(), rusqlite::Error> {
         for (step, &len) in STEPS.iter().enumerate() {
             while rows.len() >= len {
-                let (group, behind) = rows.split_at(len);
-                self.step(step, group.iter())?;
-                rows = behind;
+                let (group, after) = rows.split_at(len);
+                self.insert_step(step, group.iter())?;
+                rows = after;
             }
         }
         Ok(())

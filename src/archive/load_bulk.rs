@@ -73,7 +73,7 @@ impl BulkWriter {
         sessions: &mut SessionRows,
         interrupt: &Interrupt,
     ) -> Result<Loaded, sqlite_file::SqliteFileError> {
-        self.loader.finish_unless(interrupt, Some((self.turns, &mut |turn| sessions.add(turn))))
+        self.loader.finish_with(interrupt, Some((self.turns, &mut |turn| sessions.add(turn))))
     }
 }
 

@@ -27,8 +27,6 @@ pub mod survey;
 
 pub use crate::publish::{Method, PublishError, Published};
 pub use crate::sqlite_file::SqliteFileError;
-#[cfg(feature = "cli")]
-pub(crate) use build::iso_millis;
 pub use build::{
     BuildResult, Load, Observer, Options, Paths, Phase, Progress, Timings, Unobserved, build_tail,
     rebuild_full,

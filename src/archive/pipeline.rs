@@ -22,7 +22,8 @@ use crate::record::rows::Rows;
 use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::{ScanError, Source, chunks, is_long_line};
 
-/// Arenas for each worker: one that is being filled, and two spare ones, so that the writer may be behind or ahead.
+/// Arenas for each worker: one that is being filled and two spare ones, so that neither the worker nor the writer waits for the
+/// other.
 const ARENAS_PER_WORKER: usize = 3;
 /// An arena that one long line grew beyond this many chunk lengths is freed.
 const ARENA_KEEP_CHUNKS: usize = 8;
@@ -186,7 +187,7 @@ impl<'f> RestOfChunk<'f> {
         let Self { maker, buffer } = self;
         if is_long_line(&rest, input.chunk_bytes) && rest.end - rest.start > LINE_MAX_BYTES + 1 {
             let mut rows = Rows::default();
-            rows.find_too_long(rest.start, rest.end - rest.start - 1);
+            rows.add_too_long(rest.start, rest.end - rest.start - 1);
             work(&rows, RowsPlace { chunk: number, part: 1, is_last: true })?;
             return sink(&rows, rest.end);
         }

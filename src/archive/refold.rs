@@ -12,7 +12,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIter
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::statement::Statement;
-use super::survey::{TURNS_TOLD_APART, TurnKeys};
+use super::survey::{TURN_KEYS_MAX, TurnKeys};
 use crate::record::Cell;
 use crate::record::columns::turns;
 use crate::record::fold::{Enrichment, Fold, FoldScratch, Stamp};
@@ -200,14 +200,14 @@ fn by_range(
     Ok(())
 }
 
-/// Adds the keys of the turns at `rowids`, which ascend. With more than [`TURNS_TOLD_APART`] turns, drops message ids
+/// Adds the keys of the turns at `rowids`, which ascend. With more than [`TURN_KEYS_MAX`] turns, drops message ids
 /// and times instead.
 ///
 /// # Errors
 /// Any error of SQLite.
 pub fn add_keys(connection: &Connection, rowids: &[i64], keys: &mut TurnKeys) -> Result<(), rusqlite::Error> {
-    if rowids.len() > TURNS_TOLD_APART {
-        keys.forget_places();
+    if rowids.len() > TURN_KEYS_MAX {
+        keys.keep_sessions_only();
         return Ok(());
     }
     let mut select = connection.prepare("SELECT session_id, message_id, ts FROM turns WHERE rowid = ?")?;

@@ -91,7 +91,7 @@ impl SessionRows {
     ///
     /// # Errors
     /// Any error of SQLite.
-    pub(super) fn keep(mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
+    pub(super) fn insert_into(mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
         self.sessions.sort_unstable_by(|left, right| left.key().cmp(&right.key()));
         let marks = ["?"; sessions::COLUMNS].join(", ");
         let columns = sessions::TABLE.columns.join(", ");
@@ -207,7 +207,7 @@ impl SessionSums {
 }
 
 /// A text or NULL; `None` for every other value.
-#[expect(clippy::option_option, reason = "no value of the column, and NULL")]
+#[expect(clippy::option_option, reason = "None: neither text nor NULL; Some(None): NULL")]
 fn text(value: SqlValue<'_>) -> Option<Option<&str>> {
     match value {
         SqlValue::Null => Some(None),
@@ -272,7 +272,7 @@ mod tests {
         }
         loader.submit(batch).unwrap();
         let mut rows = SessionRows::new(max_bytes);
-        loader.finish_unless(&Interrupt::new(), Some((table, &mut |turn| rows.add(turn)))).unwrap();
+        loader.finish_with(&Interrupt::new(), Some((table, &mut |turn| rows.add(turn)))).unwrap();
         rows
     }
 
@@ -296,7 +296,7 @@ mod tests {
             prop_assert!(rows.is_complete());
             let archive = Connection::open(&path).unwrap();
             open::read_mapped(&archive).unwrap();
-            rows.keep(&archive).unwrap();
+            rows.insert_into(&archive).unwrap();
             let ours = stored(&archive);
             archive.execute_batch("DELETE FROM sessions").unwrap();
             by_sql::prepare(&archive).unwrap();

@@ -58,18 +58,17 @@ pub(crate) fn stamps_of(sets: &[StampSet]) -> impl Iterator<Item = &Stamp<'_>> {
 pub struct TurnKeys {
     /// Session ids of the turns.
     pub sessions: HashSet<String>,
-    /// Message ids and times of the turns; `None` when the turns have more than [`TURNS_TOLD_APART`] message ids or
-    /// times, or after `forget_places`.
-    places: Option<(HashSet<String>, BTreeSet<String>)>,
+    /// Message ids and times of the turns; `None` when the turns have more than [`TURN_KEYS_MAX`] message ids or
+    /// times, or after `keep_sessions_only`.
+    messages_and_times: Option<(HashSet<String>, BTreeSet<String>)>,
 }
 
-/// With more message ids or times than this, `TurnKeys::may_match` is true for every stamp, because most stamps will
-/// apply.
-pub const TURNS_TOLD_APART: usize = 20_000;
+/// With more message ids or times than this, [`TurnKeys::may_match`] is true for every stamp, because most stamps then apply.
+pub const TURN_KEYS_MAX: usize = 20_000;
 
 impl Default for TurnKeys {
     fn default() -> Self {
-        Self { sessions: HashSet::new(), places: Some(Default::default()) }
+        Self { sessions: HashSet::new(), messages_and_times: Some(Default::default()) }
     }
 }
 
@@ -79,27 +78,27 @@ impl TurnKeys {
         if !self.sessions.contains(session) {
             self.sessions.insert(session.to_owned());
         }
-        if let Some((messages, times)) = &mut self.places {
+        if let Some((messages, times)) = &mut self.messages_and_times {
             messages.insert(message.to_owned());
             times.insert(ts.to_owned());
-            if messages.len().max(times.len()) > TURNS_TOLD_APART {
-                self.places = None;
+            if messages.len().max(times.len()) > TURN_KEYS_MAX {
+                self.messages_and_times = None;
             }
         }
     }
 
-    /// Drops message ids and times, so that only sessions are compared.
-    pub fn forget_places(&mut self) {
-        self.places = None;
+    /// From now on compares only sessions.
+    pub fn keep_sessions_only(&mut self) {
+        self.messages_and_times = None;
     }
 
     fn extend(&mut self, other: Self) {
         self.sessions.extend(other.sessions);
-        self.places = match (self.places.take(), other.places) {
+        self.messages_and_times = match (self.messages_and_times.take(), other.messages_and_times) {
             (Some((mut messages, mut times)), Some((more_messages, more_times))) => {
                 messages.extend(more_messages);
                 times.extend(more_times);
-                (messages.len().max(times.len()) <= TURNS_TOLD_APART).then_some((messages, times))
+                (messages.len().max(times.len()) <= TURN_KEYS_MAX).then_some((messages, times))
             }
             _ => None,
         };
@@ -107,7 +106,7 @@ impl TurnKeys {
 
     /// Whether a stamp with this selector may apply to one of the turns; the selector's session is not compared.
     pub fn may_match(&self, selector: &Selector<'_>) -> bool {
-        let Some((messages, times)) = &self.places else { return true };
+        let Some((messages, times)) = &self.messages_and_times else { return true };
         let in_range = |range: TimeRange<'_>| {
             let from = range.from.map_or(Bound::Unbounded, Bound::Included);
             let first = times.range::<str, _>((from, Bound::Unbounded)).next();
@@ -118,19 +117,24 @@ impl TurnKeys {
     }
 }
 
-/// Finds the stamps in `input`. With `with_turns`, parses every line and collects the keys of the turns, too.
+/// What a survey finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SurveyOf {
+    /// The stamps.
+    Stamps,
+    /// The stamps, and the keys of the turns, which needs a look at every line.
+    StampsAndTurnKeys,
+}
+
+/// Surveys `input` on the threads of `pool`.
 ///
 /// # Errors
 /// When the ledger cannot be read, and [`ArchiveError::Interrupted`].
-pub fn survey(
-    pool: &ThreadPool,
-    input: &PipelineInput<'_>,
-    with_turns: bool,
-) -> Result<Survey, ArchiveError> {
+pub fn survey(pool: &ThreadPool, input: &PipelineInput<'_>, of: SurveyOf) -> Result<Survey, ArchiveError> {
     pool.install(|| {
         chunks(input.source, input.range.clone(), input.chunk_bytes)
             .par_bridge()
-            .map(|chunk| look_through(input, chunk?, with_turns))
+            .map(|chunk| survey_chunk(input, chunk?, of))
             .try_reduce(Survey::default, |mut all, part| {
                 all.stamps.extend(part.stamps);
                 all.turns.extend(part.turns);
@@ -141,14 +145,14 @@ pub fn survey(
 
 static LONG_LINE: Mutex<()> = Mutex::new(());
 
-/// Finds the stamps in a chunk of `input`, as [`survey`] does.
+/// Surveys a chunk of `input`, as [`survey`] does.
 ///
 /// # Errors
 /// As [`survey`].
-pub fn look_through(
+pub fn survey_chunk(
     input: &PipelineInput<'_>,
     chunk: Range<u64>,
-    with_turns: bool,
+    of: SurveyOf,
 ) -> Result<Survey, ArchiveError> {
     if input.interrupt.is_requested() {
         return Err(ArchiveError::Interrupted);
@@ -183,11 +187,14 @@ pub fn look_through(
                 turn_keys.add(session, message, ts);
             }
         };
-        if with_turns {
-            scan::lines(chunk.start, bytes).for_each(|(offset, line)| look(offset, line));
-        } else {
-            for line in possible_stamps(bytes) {
-                look(chunk.start + line.start as u64, &bytes[line]);
+        match of {
+            SurveyOf::StampsAndTurnKeys => {
+                scan::lines(chunk.start, bytes).for_each(|(offset, line)| look(offset, line));
+            }
+            SurveyOf::Stamps => {
+                for line in possible_stamps(bytes) {
+                    look(chunk.start + line.start as u64, &bytes[line]);
+                }
             }
         }
         stamps.shrink_to_fit();

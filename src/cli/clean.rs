@@ -8,10 +8,11 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 
 use super::{counted, human_bytes, print_result, warn};
-use crate::archive::{self, Paths, iso_millis};
+use crate::archive::{self, Paths};
 use crate::disk;
 use crate::home::Home;
 use crate::ledger::{Belonging, Ledger, Reset, ResetScope, Sidecar, Sidecars};
+use crate::record::time::iso_millis;
 
 /// Overrides `content.retentionDays` of config.json.
 const TTL_VARIABLE: &str = "RELAYBURN_CONTENT_TTL_DAYS";

@@ -107,10 +107,12 @@ fn remedy(operation: &Operation, path: &Path, reason: &io::Error) -> Cow<'static
             "; choose another name, or move away what is there"
         }
         io::ErrorKind::AlreadyExists if matches!(operation, Operation::CreateDirectory) => {
-            "; a file stands in the place of a directory: move it away, or choose another"
+            "; it is a file: move it away, or choose another directory"
         }
-        io::ErrorKind::IsADirectory => "; a directory stands in the place of a file: move it away",
-        io::ErrorKind::NotADirectory => "; a file stands in the place of a directory: move it away",
+        io::ErrorKind::IsADirectory => "; it is a directory: move it away",
+        io::ErrorKind::NotADirectory => {
+            "; a part of its path is a file: move it away, or choose another directory"
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free space on that file system, then try again"
         }

@@ -35,7 +35,7 @@ impl Ledger {
         let is_line_start = match since_bytes {
             0 => true,
             since if since > end => false,
-            since => source.sample(since - 1..since, &mut buffer)? == b"\n",
+            since => source.read(since - 1..since, &mut buffer)? == b"\n",
         };
         if !is_line_start {
             let next = if since_bytes > end { None } else { Some(source.line_end_after(since_bytes, end)?) };

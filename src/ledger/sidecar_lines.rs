@@ -96,7 +96,7 @@ pub(super) fn standing<'b>(
     // Most lines have another length than all that are wanted, and are not looked at.
     let lengths: FxHashSet<usize> = wanted.iter().map(|line| line.len()).collect();
     // Mapped, because copying the bytes took as long as looking at them.
-    let source = Source::open(file.file().path(), Io::default())?.mapped_up_to(MAP_MAX_BYTES);
+    let source = Source::open(file.file().path(), Io::default())?.unmap_if_longer_than(MAP_MAX_BYTES);
     let mut buffer = Vec::new();
     for chunk in chunks(&source, 0..source.len_bytes(), CHUNK_BYTES) {
         for (_, line) in scan::lines(0, source.bytes(chunk?, &mut buffer)?) {

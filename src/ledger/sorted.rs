@@ -124,7 +124,7 @@ impl Sorted {
     /// Opens the file. Returns `None` when the file is missing or invalid.
     pub(super) fn open(path: &Path) -> Result<Option<(Self, Option<IndexNote>)>, LedgerError> {
         let Some(source) = Source::open_if_there(path, Io::Mmap)? else { return Ok(None) };
-        let source = source.mapped_up_to(MAP_MAX_BYTES);
+        let source = source.unmap_if_longer_than(MAP_MAX_BYTES);
         if source.len_bytes() < HEADER_LEN_BYTES as u64 {
             return Ok(None);
         }

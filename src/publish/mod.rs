@@ -162,17 +162,13 @@ impl PublishPlan {
         &self.live
     }
 
-    /// Copies the live archive to `<archive>.set-aside-<milliseconds since 1970>` beside it and returns the copy's
-    /// path. The copy is complete and durable; readers and the live archive are not disturbed. When an earlier build
-    /// made the same copy and ended before it replaced the archive, returns the path of the existing copy.
+    /// Copies the live archive to `<archive>.set-aside-<milliseconds since 1970>` beside it. The copy is complete and
+    /// durable; readers and the live archive are not disturbed. When an earlier build made the same copy and ended
+    /// before it replaced the archive, returns the existing copy.
     ///
     /// # Errors
     /// [`PublishError::Disk`], [`PublishError::Io`], [`PublishError::Sqlite`], [`PublishError::Interrupted`]. The
     /// copy is then removed, unless only the sync of the directory failed: then the copy is kept for the next build.
-    pub fn copy_aside(&self, interrupt: &Interrupt) -> Result<PathBuf, PublishError> {
-        self.keep_copy(interrupt).map(|kept| kept.path)
-    }
-
     pub(crate) fn keep_copy(&self, interrupt: &Interrupt) -> Result<KeptCopy, PublishError> {
         keep::copy(&self.live, interrupt)
     }
@@ -188,7 +184,7 @@ impl PublishPlan {
 
     /// Whether another connection held a lock on the live archive when [`prepare`] examined it.
     #[must_use]
-    pub fn in_use(&self) -> bool {
+    pub fn is_in_use(&self) -> bool {
         self.in_use
     }
 

@@ -20,7 +20,7 @@ pub struct RowMaker<'f> {
 }
 
 impl Rows<'_> {
-    /// Counts the row just added, whose size is `measured`, or removes the row when it is refused.
+    /// Counts the bytes of the last row; if `measured` is a refusal, removes the row and adds a finding.
     fn keep_last<T>(
         &mut self,
         measured: Result<usize, String>,
@@ -32,7 +32,7 @@ impl Rows<'_> {
             Ok(bytes) => self.len_bytes += bytes,
             Err(reason) => {
                 remove(self);
-                self.find(offset, len_bytes, Verdict::Rejected, reason);
+                self.add_finding(offset, len_bytes, Verdict::Rejected, reason);
             }
         }
     }
@@ -48,12 +48,11 @@ impl<'f> RowMaker<'f> {
         bump: &'a Bump,
         rows: &mut Rows<'a>,
     ) {
-        self.add_within(usize::MAX, offset, line, fold, bump, rows);
+        self.add_unless_longer(usize::MAX, offset, line, fold, bump, rows);
     }
 
-    /// Adds the rows of a line. A turn with more than `enrichment_max_bytes` of enrichment is not added, and the function
-    /// returns `false`.
-    fn add_within<'a>(
+    /// As [`RowMaker::add`], but adds no turn whose enrichment has more than `enrichment_max_bytes`, and returns `false` for it.
+    fn add_unless_longer<'a>(
         &mut self,
         enrichment_max_bytes: usize,
         offset: u64,
@@ -64,7 +63,7 @@ impl<'f> RowMaker<'f> {
     ) -> bool {
         let len_bytes = line.len() as u64;
         if len_bytes > limits::LINE_MAX_BYTES {
-            rows.find_too_long(offset, len_bytes);
+            rows.add_too_long(offset, len_bytes);
             return true;
         }
         let exact_lines = rows.exact_lines;
@@ -81,7 +80,7 @@ impl<'f> RowMaker<'f> {
                 match exact::parse(&mut self.exact, offset, trimmed, bump, rows) {
                     Ok(stored) => stored,
                     Err(LineRefusal { verdict, reason }) => {
-                        rows.find(offset, len_bytes, verdict, reason);
+                        rows.add_finding(offset, len_bytes, verdict, reason);
                         return true;
                     }
                 }
@@ -107,7 +106,7 @@ impl<'f> RowMaker<'f> {
                                 rows.exact_lines = exact_lines;
                                 return false;
                             }
-                            Err(reason) => rows.find(offset, len_bytes, Verdict::Rejected, reason),
+                            Err(reason) => rows.add_finding(offset, len_bytes, Verdict::Rejected, reason),
                         }
                     }
                 }
@@ -152,19 +151,6 @@ fn enrich<'a, 'f>(
     true
 }
 
-/// Adds the rows of every line of `chunk`, which starts at the absolute offset `base`.
-pub fn add_chunk<'a, 'f>(
-    maker: &mut RowMaker<'f>,
-    base: u64,
-    chunk: &[u8],
-    fold: &Fold<'f>,
-    bump: &'a Bump,
-    rows: &mut Rows<'a>,
-) {
-    let budget = Budget { rows_bytes: usize::MAX, enrichment_bytes: usize::MAX };
-    add_part(maker, base, chunk, fold, bump, rows, budget);
-}
-
 /// Limits for adding rows in parts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
@@ -174,8 +160,8 @@ pub(crate) struct Budget {
     pub enrichment_bytes: usize,
 }
 
-/// Adds the rows of the lines of `chunk` like [`add_chunk`], as long as `budget` allows; at least one line, unless its
-/// enrichment is too long. Returns the offset after the last line that was added.
+/// Adds the rows of the lines of `chunk`, which starts at the absolute offset `base`, as long as `budget` allows; at least one
+/// line, unless its enrichment is too long. Returns the offset after the last line that was added.
 pub(crate) fn add_part<'a, 'f>(
     maker: &mut RowMaker<'f>,
     base: u64,
@@ -187,7 +173,7 @@ pub(crate) fn add_part<'a, 'f>(
 ) -> u64 {
     for (offset, line) in scan::lines(base, chunk) {
         let is_full = rows.len_bytes >= budget.rows_bytes;
-        if is_full || !maker.add_within(budget.enrichment_bytes, offset, line, fold, bump, rows) {
+        if is_full || !maker.add_unless_longer(budget.enrichment_bytes, offset, line, fold, bump, rows) {
             return offset;
         }
     }

@@ -117,16 +117,16 @@ impl Rows<'_> {
     }
 
     /// Adds a finding about the line at `offset`. `len_bytes` is the line's length without the LF.
-    pub(crate) fn find(&mut self, offset: u64, len_bytes: u64, verdict: Verdict, reason: String) {
+    pub(crate) fn add_finding(&mut self, offset: u64, len_bytes: u64, verdict: Verdict, reason: String) {
         // Lines of a scan end in an LF.
         self.findings.push(UnarchivedLine { offset, length: len_bytes + 1, verdict, reason });
         self.len_bytes += FINDING_BYTES;
     }
 
     /// Rejects the line at `offset` because of its length in bytes, without its LF.
-    pub(crate) fn find_too_long(&mut self, offset: u64, len_bytes: u64) {
+    pub(crate) fn add_too_long(&mut self, offset: u64, len_bytes: u64) {
         let reason = format!("the line has {len_bytes} bytes, at most {} are read", limits::LINE_MAX_BYTES);
-        self.find(offset, len_bytes, Verdict::Rejected, reason);
+        self.add_finding(offset, len_bytes, Verdict::Rejected, reason);
     }
 }
 

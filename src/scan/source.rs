@@ -18,9 +18,9 @@ fn remedy(reason: &std::io::Error) -> &'static str {
         std::io::ErrorKind::PermissionDenied => {
             "check the owner and the mode of the file and of its directory"
         }
-        std::io::ErrorKind::IsADirectory => "a directory stands in the place of a file: move it away",
+        std::io::ErrorKind::IsADirectory => "it is a directory: move it away",
         std::io::ErrorKind::NotADirectory => {
-            "a file stands in the place of a directory: move it away, or choose another"
+            "a part of its path is a file: move it away, or choose another directory"
         }
         _ => "name another file, or mend this one",
     }
@@ -39,7 +39,7 @@ pub enum ScanError {
         source: std::io::Error,
     },
     /// The path names something that is not a regular file.
-    #[error("{} is not a regular file; a file belongs in this place, name another or move this away", path.display())]
+    #[error("{} is not a regular file; move it away, or name a file", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -190,7 +190,7 @@ impl Source {
     }
 
     /// Drops the map of a file of more than `len_bytes`, so that the file is read through buffers.
-    pub(crate) fn mapped_up_to(mut self, len_bytes: u64) -> Self {
+    pub(crate) fn unmap_if_longer_than(mut self, len_bytes: u64) -> Self {
         self.map = self.map.filter(|_| self.len_bytes <= len_bytes);
         self
     }
@@ -231,7 +231,7 @@ impl Source {
             }
             return Ok(&map[range.start as usize..range.end as usize]);
         }
-        self.sample(range, buffer)
+        self.read(range, buffer)
     }
 
     /// Tells the system that `range` is about to be read from its start to its end. Without the advice a touched page brings in
@@ -255,7 +255,7 @@ impl Source {
     ///
     /// # Panics
     /// As [`Source::bytes`].
-    pub fn sample<'b>(&self, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ScanError> {
+    pub fn read<'b>(&self, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ScanError> {
         assert!(range.start <= range.end && range.end <= self.len_bytes, "{range:?} is outside the file");
         buffer.resize((range.end - range.start) as usize, 0);
         let mut filled = 0;
@@ -297,7 +297,7 @@ impl Source {
         let mut end = end;
         while end > floor {
             let start = end.saturating_sub(WINDOW_BYTES).max(floor);
-            if let Some(at) = memchr::memrchr(b'\n', self.sample(start..end, &mut buffer)?) {
+            if let Some(at) = memchr::memrchr(b'\n', self.read(start..end, &mut buffer)?) {
                 return Ok(start + at as u64 + 1);
             }
             end = start;

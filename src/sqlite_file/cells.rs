@@ -4,11 +4,11 @@
 use std::sync::OnceLock;
 
 use super::batch::Data;
-use super::fates::Fates;
 use super::key::decode;
 use super::record::{header_len, int_type, is_real, push_body, push_type, push_varint};
 use super::run::Merge;
 use super::schema::{Duplicates, Schema, SchemaIndex};
+use super::superseded::SupersededRows;
 use super::{LoadResult, RowVisitor, SqlValue, SqliteFileError, StoredRow};
 
 /// Largest number of characters of a key in an error.
@@ -59,10 +59,16 @@ pub(super) struct RowCells<'a> {
 
 impl<'a> RowCells<'a> {
     /// Calls `each` for every row when the row's turn comes.
-    pub fn new(data: &'a Data, table: usize, fates: &'a Fates, mut each: Option<RowVisitor<'a>>) -> Self {
-        let sources = fates.sources();
+    pub fn new(
+        data: &'a Data,
+        table: usize,
+        superseded: &'a SupersededRows,
+        mut each: Option<RowVisitor<'a>>,
+    ) -> Self {
+        let sources = superseded.sources();
         let mut others = Box::new(data.records(table).filter_map(move |(row, record)| {
-            let record = if fates.is_touched(row) { data.record(table, *sources.get(&row)?) } else { record };
+            let record =
+                if superseded.is_touched(row) { data.record(table, *sources.get(&row)?) } else { record };
             let rowid = u64::from(row) + 1;
             if let Some(each) = &mut each {
                 each(StoredRow { rowid, record });
@@ -78,10 +84,10 @@ pub(super) struct EntryCells<'a> {
     index: &'a SchemaIndex,
     data: &'a Data,
     rule: Duplicates,
-    fates: &'a OnceLock<Fates>,
-    /// For a primary key: the fates of its table's rows so far. The index finds the rest of the fates and publishes all at its
+    superseded: &'a OnceLock<SupersededRows>,
+    /// For a primary key: the rows of its table that are superseded so far. The index finds the others and publishes all at its
     /// end.
-    finding: Option<Fates>,
+    finding: Option<SupersededRows>,
     merge: Merge<'a>,
     key: Vec<u8>,
     /// The places of the rows with the key, and how many of the places were passed.
@@ -98,14 +104,14 @@ pub(super) struct EntryCells<'a> {
 }
 
 impl<'a> EntryCells<'a> {
-    /// `finding` is the fates of the rows known before their primary key, if this is the index of the primary key; for another
-    /// index all fates are known.
+    /// If this is the index of the primary key, `finding` has the rows that are known as superseded before it; for another index
+    /// all superseded rows are known.
     pub fn new(
         schema: &'a Schema,
         index: usize,
         data: &'a Data,
-        fates: &'a OnceLock<Fates>,
-        finding: Option<Fates>,
+        superseded: &'a OnceLock<SupersededRows>,
+        finding: Option<SupersededRows>,
     ) -> LoadResult<Self> {
         let of = &schema.indexes[index];
         let (rule, merge) = (schema.tables[of.table].duplicates, Merge::new(data.runs(of.table, index)));
@@ -114,7 +120,7 @@ impl<'a> EntryCells<'a> {
             index: of,
             data,
             rule,
-            fates,
+            superseded,
             finding,
             merge,
             key,
@@ -149,8 +155,8 @@ impl<'a> EntryCells<'a> {
         while self.places.is_empty() {
             let Some((cursor, _)) = self.merge.peek() else {
                 if let Some(found) = self.finding.take() {
-                    // No other code sets the fates.
-                    let _ = self.fates.set(found);
+                    // No other code sets the value.
+                    let _ = self.superseded.set(found);
                 }
                 return Ok(());
             };
@@ -177,14 +183,14 @@ impl<'a> EntryCells<'a> {
     /// Replaces the rows with the key by the places of the rows that are kept.
     fn settle(&mut self, has_null: bool) -> LoadResult<()> {
         let places = &mut self.places;
-        if let Some(fates) = &mut self.finding {
-            places.retain(|row| !fates.is_touched(*row));
-            if !has_null && let Some(place) = fates.keep_one(places, self.rule) {
+        if let Some(superseded) = &mut self.finding {
+            places.retain(|row| !superseded.is_touched(*row));
+            if !has_null && let Some(place) = superseded.keep_one(places, self.rule) {
                 places.clear();
                 places.push(place);
             }
-        } else if let Some(fates) = self.fates.get() {
-            places.retain_mut(|row| fates.place(*row).map(|place| *row = place).is_some());
+        } else if let Some(superseded) = self.superseded.get() {
+            places.retain_mut(|row| superseded.place(*row).map(|place| *row = place).is_some());
             if !places.is_sorted() {
                 places.sort_unstable();
             }
@@ -202,9 +208,9 @@ impl<'a> EntryCells<'a> {
 
     /// Finds, for each place that is kept, which of the key's `rows` is stored there.
     fn find_sources(&mut self, rows: &[u32]) {
-        let Some(fates) = self.finding.as_ref().or_else(|| self.fates.get()) else { return };
+        let Some(superseded) = self.finding.as_ref().or_else(|| self.superseded.get()) else { return };
         let mut stored: Vec<(u32, u32)> =
-            rows.iter().filter_map(|row| fates.place(*row).map(|place| (place, *row))).collect();
+            rows.iter().filter_map(|row| superseded.place(*row).map(|place| (place, *row))).collect();
         stored.sort_unstable();
         self.sources.extend(stored.into_iter().map(|(_, row)| row));
     }

@@ -68,7 +68,7 @@ pub enum SqliteFileError {
         /// The largest number possible.
         limit: u64,
     },
-    /// The caller of [`Loader::finish_unless`](super::Loader::finish_unless) asked the loader to stop.
+    /// The caller of [`Loader::finish_with`](super::Loader::finish_with) asked the loader to stop.
     #[error("interrupted while tables and indexes were laid into pages; the new file is incomplete")]
     Interrupted,
 }

@@ -44,7 +44,6 @@
 mod batch;
 mod cells;
 mod error;
-mod fates;
 mod file;
 #[cfg(feature = "parquet")]
 mod in_order;
@@ -55,6 +54,7 @@ mod record;
 mod run;
 mod schema;
 mod stored;
+mod superseded;
 #[cfg(all(test, unix))]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -81,12 +81,12 @@ use crate::interrupt::Interrupt;
 
 use batch::{BatchPart, Data};
 use cells::{Cells, EntryCells, RowCells};
-use fates::Fates;
 use file::{DatabaseFile, FrozenStore, Store};
+use superseded::SupersededRows;
 use tree::BTree;
 
-/// Packed batches may use one part in this many of the budget before they are spilled. Spilling costs little while the page
-/// cache has space, so a large load needs little more memory than a small load.
+/// Packed batches are spilled when they have more than this fraction (1/16) of `memory_bytes`. Spilling costs little while the
+/// page cache has space, so a large load needs little more memory than a small load.
 const PACKED_SHARE: usize = 16;
 
 /// A database that is being built. Shared by reference among the threads that make rows.
@@ -127,8 +127,8 @@ pub struct Loaded {
 }
 
 impl Loader {
-    /// Creates the target exclusively, mode 0600 on unix; its directory must exist. Packed batches use a part of `memory_bytes`
-    /// before they go to a spill file in that directory. The following memory comes on top: batches that are being filled, 16
+    /// Creates the target exclusively, mode 0600 on unix; its directory must exist. Packed batches use a sixteenth of
+    /// `memory_bytes` before they go to a spill file in that directory. The following memory comes on top: batches that are being filled, 16
     /// MiB of pages, and, while trees are built: one key of each index for each batch and for each of its pages, four bytes for
     /// each row with the same key, 16 bytes for each row that moved, and a row or entry that overflows.
     ///
@@ -208,15 +208,15 @@ impl Loader {
     /// [`SqliteFileError::Sequence`], also after a batch could not be submitted; [`SqliteFileError::Duplicate`], [`SqliteFileError::Io`],
     /// [`SqliteFileError::TooLarge`].
     pub fn finish(self) -> LoadResult<Loaded> {
-        self.finish_unless(&Interrupt::new(), None)
+        self.finish_with(&Interrupt::new(), None)
     }
 
-    /// Does the same as [`finish`](Self::finish), but gives up within a round of pages once `interrupt` is requested. Calls
-    /// `each` for the rows of one table, in one thread at a time.
+    /// As [`finish`](Self::finish), and calls `each` for the rows of one table, in one thread at a time. Once `interrupt` is
+    /// requested, gives up within a round of pages.
     ///
     /// # Errors
     /// Those of [`finish`](Self::finish), and [`SqliteFileError::Interrupted`].
-    pub fn finish_unless(
+    pub fn finish_with(
         self,
         interrupt: &Interrupt,
         mut each: Option<(TableId, RowVisitor<'_>)>,
@@ -240,17 +240,19 @@ impl Loader {
         let store = store.freeze()?;
         let spilled_bytes = store.spilled.as_ref().map_or(0, |spilled| spilled.len() as u64);
         let data = Data::new(parts, store, schema.tables.len())?;
-        let fates: Vec<OnceLock<Fates>> = schema.tables.iter().map(|_| OnceLock::new()).collect();
+        let superseded: Vec<OnceLock<SupersededRows>> =
+            schema.tables.iter().map(|_| OnceLock::new()).collect();
         for stage in 0..3 {
-            build_stage(&mut target, &schema, &data, &fates, stage, &mut each, interrupt)?;
+            build_stage(&mut target, &schema, &data, &superseded, stage, &mut each, interrupt)?;
         }
         // The change counter, equal in both places, and the number of pages for which the counter is valid.
         let numbers = [(24, 1), (28, target.pages), (92, 1), (96, rusqlite::version_number() as u32)];
         for (at, number) in numbers {
             target.file.write_all_at(&number.to_be_bytes(), at)?;
         }
-        let superseded: Vec<u64> = fates.iter().map(|of| of.get().map_or(0, |fates| fates.gone)).collect();
-        let rows = data.counts.iter().zip(&superseded).map(|(count, gone)| u64::from(*count) - gone);
+        let superseded: Vec<u64> =
+            superseded.iter().map(|of| of.get().map_or(0, |rows| rows.removed)).collect();
+        let rows = data.counts.iter().zip(&superseded).map(|(count, removed)| u64::from(*count) - removed);
         Ok(Loaded {
             len_bytes: u64::from(target.pages) * target.page_size as u64,
             file: target.file,
@@ -262,12 +264,12 @@ impl Loader {
     }
 }
 
-/// Builds the trees of one stage. Each primary key finds the fates of its table's rows; later stages need the fates.
+/// Builds the trees of one stage. Each primary key finds the superseded rows of its table; later stages need them.
 fn build_stage(
     target: &mut DatabaseFile,
     schema: &Schema,
     data: &Data,
-    fates: &[OnceLock<Fates>],
+    superseded: &[OnceLock<SupersededRows>],
     stage: usize,
     each: &mut Option<(TableId, RowVisitor<'_>)>,
     interrupt: &Interrupt,
@@ -276,17 +278,18 @@ fn build_stage(
     let stage_of = |table: usize| usize::from(schema.tables[table].parent.is_some());
     let (page_size, mut trees) = (target.page_size, Vec::new());
     for (table, of) in schema.tables.iter().enumerate().filter(|(table, _)| stage_of(*table) + 1 == stage) {
-        // The primary key, if there is one, finds the fates.
-        let fates = fates[table].get_or_init(|| orphans(schema, data, fates, table));
+        // The primary key, if there is one, finds the superseded rows.
+        let superseded =
+            superseded[table].get_or_init(|| rows_without_parent(schema, data, superseded, table));
         let each = each.take_if(|(of, _)| of.0 == table).map(|(_, each)| -> RowVisitor<'_> { each });
-        let cells = Cells::Rows(RowCells::new(data, table, fates, each));
+        let cells = Cells::Rows(RowCells::new(data, table, superseded, each));
         trees.push(BTree::new(cells, of.root, page_size, data.estimate(table)));
     }
     for (index, of) in schema.indexes.iter().enumerate() {
         let is_key = schema.tables[of.table].primary_key == Some(index);
         if stage_of(of.table) + usize::from(!is_key) == stage {
-            let finding = is_key.then(|| orphans(schema, data, fates, of.table));
-            let cells = EntryCells::new(schema, index, data, &fates[of.table], finding)?;
+            let finding = is_key.then(|| rows_without_parent(schema, data, superseded, of.table));
+            let cells = EntryCells::new(schema, index, data, &superseded[of.table], finding)?;
             let estimate_bytes = data.estimate(schema.tables.len() + index);
             trees.push(BTree::new(Cells::Entries(Box::new(cells)), of.root, page_size, estimate_bytes));
         }
@@ -294,16 +297,21 @@ fn build_stage(
     tree::build(target, &mut trees, interrupt)
 }
 
-/// The fates of rows whose parents were removed.
-fn orphans(schema: &Schema, data: &Data, fates: &[OnceLock<Fates>], table: usize) -> Fates {
-    let mut orphans = Fates::default();
-    let parent = schema.tables[table].parent.and_then(|parent| Some((parent, fates[parent].get()?)));
-    let Some((parent, parents)) = parent.filter(|(_, parents)| parents.gone > 0) else { return orphans };
+/// The rows whose parents were removed.
+fn rows_without_parent(
+    schema: &Schema,
+    data: &Data,
+    superseded: &[OnceLock<SupersededRows>],
+    table: usize,
+) -> SupersededRows {
+    let mut orphans = SupersededRows::default();
+    let parent = schema.tables[table].parent.and_then(|parent| Some((parent, superseded[parent].get()?)));
+    let Some((parent, parents)) = parent.filter(|(_, parents)| parents.removed > 0) else { return orphans };
     let parts = (0..).map_while(|part| Some((data.rows(table, part)?, data.rows(parent, part)?)));
     for (rows, of_parent) in parts {
         for (row, of) in (rows.base..).zip(rows.parents()) {
             if parents.place(of_parent.base + of).is_none() {
-                orphans.lose(row);
+                orphans.remove(row);
             }
         }
     }

@@ -18,8 +18,8 @@ use super::record::push_varint;
 use super::{LoadResult, SqliteFileError};
 use crate::interrupt::Interrupt;
 
-/// Bytes of pages that are filled in a round. The budget does not change this number, because the number changes the file.
-const ROUND_LEN: u64 = 8 << 20;
+/// Bytes of pages that are filled in a round. Not a part of the memory budget, because the file's bytes depend on it.
+const ROUND_BYTES: u64 = 8 << 20;
 
 /// Builds all trees, unless interrupted.
 pub(super) fn build(
@@ -28,7 +28,7 @@ pub(super) fn build(
     interrupt: &Interrupt,
 ) -> LoadResult<()> {
     let total: u64 = trees.iter().map(|tree| tree.estimate_bytes).sum();
-    let rounds = total.div_ceil(ROUND_LEN).max(1);
+    let rounds = total.div_ceil(ROUND_BYTES).max(1);
     let mut extents: Vec<Extent> = trees.iter().map(|_| Extent::default()).collect();
     while trees.iter().any(|tree| !tree.is_done) {
         if interrupt.is_requested() {
@@ -47,7 +47,7 @@ pub(super) fn build(
         written?;
         filled?;
         for (tree, extent) in trees.iter_mut().zip(&mut extents) {
-            tree.number(target, extent)?;
+            tree.assign_page_numbers(target, extent)?;
         }
     }
     extents.iter().try_for_each(|extent| target.write(&extent.numbers, &extent.pages))?;
@@ -115,7 +115,7 @@ impl<'a> BTree<'a> {
 
     /// Gives numbers to the chains and the pages of this round, and moves the pages to `out` to be written. A single leaf is
     /// the root.
-    fn number(&mut self, target: &mut DatabaseFile, out: &mut Extent) -> LoadResult<()> {
+    fn assign_page_numbers(&mut self, target: &mut DatabaseFile, out: &mut Extent) -> LoadResult<()> {
         let Leaves { pages, page_size, chains, chains_len, dividers, kind, .. } = &mut self.leaves;
         for (at, rest) in chains.drain(..) {
             pages[at..at + 4].copy_from_slice(&target.write_chain(&rest)?.to_be_bytes());

@@ -24,7 +24,7 @@ use super::tally::{LineAt, NumberMap, UsageTally};
 use crate::archive::ArchiveError;
 use crate::archive::pipeline::{PipelineInput, workers};
 use crate::archive::query::{StoredNumber, TurnFields};
-use crate::archive::survey::{StampSet, look_through, stamps_of, survey};
+use crate::archive::survey::{StampSet, SurveyOf, stamps_of, survey, survey_chunk};
 use crate::interrupt::Interrupt;
 use crate::record::Cell;
 use crate::record::columns::{tool_calls, turns};
@@ -232,7 +232,7 @@ fn find_lines(
     work.each_chunk(
         TurnReader::default,
         |lines, chunk, bytes| {
-            let stamps = look_through(&input, chunk.clone(), false)?.stamps;
+            let stamps = survey_chunk(&input, chunk.clone(), SurveyOf::Stamps)?.stamps;
             let mut lines = lines.of_chunk();
             let mut found = Vec::new();
             for (offset, line, has_backslash) in lines_and_backslashes(chunk.start, bytes) {
@@ -387,7 +387,7 @@ impl TurnLines {
             cut_at: 0,
             interrupt: interrupt.clone(),
         };
-        let stamps = survey(&workers(1)?, &input, false)?.stamps;
+        let stamps = survey(&workers(1)?, &input, SurveyOf::Stamps)?.stamps;
         let mut buffer = Vec::new();
         let bytes = source.bytes(range.clone(), &mut buffer)?.to_vec();
         Ok(Self { base: range.start, bytes, stamps })

@@ -184,7 +184,10 @@ fn every_way_to_name_a_module_is_found() {
 fn a_module_uses_only_modules_above_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for (place, (module, allowed)) in MODULES.iter().enumerate() {
-        assert!(allowed.iter().all(|used| MODULES[..place].iter().any(|(above, _)| above == used)), "{module}");
+        assert!(
+            allowed.iter().all(|used| MODULES[..place].iter().any(|(above, _)| above == used)),
+            "{module}"
+        );
         let mut files = Vec::new();
         sources(&root.join(module), &mut files);
         sources(&root.join(format!("{module}.rs")), &mut files);

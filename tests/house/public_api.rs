@@ -236,12 +236,16 @@ impl Interface<'_> {
             for item in &given.items {
                 match item {
                     ImplItem::Fn(function) if is_public(&function.vis) => {
-                        self.lines
-                            .push(format!("{module_name}: impl {generics} {of} : pub {}", text(&function.sig)));
+                        self.lines.push(format!(
+                            "{module_name}: impl {generics} {of} : pub {}",
+                            text(&function.sig)
+                        ));
                     }
                     ImplItem::Const(constant) if is_public(&constant.vis) => {
-                        self.lines
-                            .push(format!("{module_name}: impl {generics} {of} : pub const {}", constant.ident));
+                        self.lines.push(format!(
+                            "{module_name}: impl {generics} {of} : pub const {}",
+                            constant.ident
+                        ));
                     }
                     _ => {}
                 }

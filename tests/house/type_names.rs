@@ -10,8 +10,8 @@ use std::path::Path;
 use quote::ToTokens as _;
 use syn::Item;
 
-use crate::rings::{ModulePath, attributes, is_for_tests, without_texts};
 use crate::modules::{module_of, sources};
+use crate::rings::{ModulePath, attributes, is_for_tests, without_texts};
 
 /// The modules of types, by type name.
 type Definitions = BTreeMap<String, Vec<String>>;

@@ -496,7 +496,7 @@ fn a_ledger_that_was_cut_or_changed_is_read_again() {
     fs::write(&ledger, lines[..2].concat()).unwrap();
     let (turns, _, error) = answer(&["--no-build"]);
     assert_eq!(turns, 3);
-    assert!(error.contains("the ledger is shorter than what the archive has taken in"), "{error}");
+    assert!(error.contains("the ledger is shorter than when the archive was built"), "{error}");
     let (_, _, error) = burn(home.path(), &["query", "turns"]);
     assert!(error.contains("the ledger is shorter"), "{error}");
     let (turns, output, error) = answer(&[]);

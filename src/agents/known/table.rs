@@ -60,7 +60,7 @@ pub(super) fn witness(ledger: &Source, covered_bytes: u64) -> Result<u64, ScanEr
     let mut hasher = blake3::Hasher::new();
     // The witness includes the beginning, because an edit may be far from the last read bytes.
     for range in [0..covered_bytes.min(WITNESS_BYTES), from..covered_bytes] {
-        hasher.update(ledger.sample(range, &mut buffer)?);
+        hasher.update(ledger.read(range, &mut buffer)?);
     }
     Ok(word(hasher.finalize().as_bytes(), 0))
 }
@@ -68,12 +68,12 @@ pub(super) fn witness(ledger: &Source, covered_bytes: u64) -> Result<u64, ScanEr
 impl Base {
     /// Opens the file. None when the file is missing or was made from another ledger.
     pub(super) fn open(path: &Path, ledger: &Source) -> Option<Self> {
-        let source = Source::open(path, Io::default()).ok()?.mapped_up_to(MAP_MAX_BYTES);
+        let source = Source::open(path, Io::default()).ok()?.unmap_if_longer_than(MAP_MAX_BYTES);
         let mut buffer = Vec::new();
         if source.len_bytes() < HEADER_LEN_BYTES as u64 {
             return None;
         }
-        let header = source.sample(0..HEADER_LEN_BYTES as u64, &mut buffer).ok()?;
+        let header = source.read(0..HEADER_LEN_BYTES as u64, &mut buffer).ok()?;
         let covered_bytes = word(header, COVERED_AT);
         let counts = [0, 1, 2, 3, 4].map(|table| word(header, COUNTS_AT + 8 * table));
         let entries = counts.iter().try_fold(0_u64, |sum, count| sum.checked_add(*count))?;

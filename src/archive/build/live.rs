@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::progress::Phase;
-use super::run::{Build, nothing_more};
+use super::run::{Build, no_work};
 use crate::archive::cursor::Restart;
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::load::InsertWriter;
@@ -21,7 +21,7 @@ use crate::archive::open::{self, ArchiveState};
 use crate::archive::pipeline::PipelineInput;
 use crate::archive::refold::{self, TurnsToRefold};
 use crate::archive::sessions;
-use crate::archive::survey::{self, StampSet, Survey, stamps_of};
+use crate::archive::survey::{self, StampSet, Survey, SurveyOf, stamps_of};
 use crate::interrupt::Interrupt;
 use crate::record::fold::{Fold, Stamp};
 use crate::record::{stored_selector, stored_stamp};
@@ -74,9 +74,10 @@ impl LiveArchive {
                 |row| row.get(0),
             )
             .context(path, "looking for stamps")?;
-        let mut survey = survey::survey(&build.pool, input, is_stamped)?;
+        let of = if is_stamped { SurveyOf::StampsAndTurnKeys } else { SurveyOf::Stamps };
+        let mut survey = survey::survey(&build.pool, input, of)?;
         if !is_stamped {
-            survey.turns.forget_places();
+            survey.turns.keep_sessions_only();
         }
         let doing = "looking for turns to refold";
         let new: Vec<&Stamp<'_>> = stamps_of(&survey.stamps).collect();
@@ -107,7 +108,7 @@ impl LiveArchive {
         let mut additions =
             sessions::Additions::new(connection).context(path, "preparing to aggregate sessions")?;
         let mut writer = InsertWriter::new(connection).context(path, "preparing to write rows")?;
-        build.rows(input, fold, nothing_more, |rows| {
+        build.rows(input, fold, no_work, |rows| {
             for turn in &rows.turns {
                 additions.take(&turn.cells).context(path, "aggregating sessions")?;
             }

@@ -17,7 +17,7 @@ use crate::archive::error::ArchiveError;
 use crate::archive::open::{self, ArchiveState};
 use crate::archive::pipeline::{self, PipelineInput};
 use crate::archive::schema::VERSION;
-use crate::archive::survey::{self, Survey, stamps_of};
+use crate::archive::survey::{self, Survey, SurveyOf, stamps_of};
 use crate::disk;
 use crate::publish;
 use crate::record::fold::Fold;
@@ -39,7 +39,6 @@ use self::new_file::NewArchive;
 pub use options::{Load, Options, Paths};
 pub use progress::{Observer, Phase, Progress, Unobserved};
 pub use result::{BuildResult, Timings};
-pub(crate) use run::iso_millis;
 use run::{Build, Distinct, MappedLedger};
 
 /// Adds the ledger's lines after the archive's cursor to the archive. Creates the archive when it is missing. When
@@ -80,14 +79,14 @@ enum BuildTarget {
 }
 
 impl<'b> Build<'b> {
-    /// The phases of every build: map, survey, rows, load, sessions and check, state, publish. `before` is the state row
+    /// The phases of every build: input, survey, rows, load, sessions and check, state, publish. `before` is the state row
     /// of the target. Returns why the archive has to be built from byte 0 instead; `None` when the archive is built.
     fn run(
         &mut self,
         before: ArchiveState,
         mut target: BuildTarget,
     ) -> Result<Option<Restart>, ArchiveError> {
-        // Map: the whole lines after the target's cursor.
+        // Input: the whole lines after the target's cursor.
         let start = before.ledger_offset_bytes.max(0) as u64;
         let input = self.input(start);
         // Without new lines the bytes before the end are the bytes whose mark was checked when the target was chosen.
@@ -104,7 +103,7 @@ impl<'b> Build<'b> {
             self.report(Phase::Survey, 0, self.ledger.end - start)?;
             survey = match &mut target {
                 BuildTarget::Live(live) => live.survey(self, input)?,
-                BuildTarget::New(_) => survey::survey(&self.pool, input, false)?,
+                BuildTarget::New(_) => survey::survey(&self.pool, input, SurveyOf::Stamps)?,
             };
         }
         if survey.restart.is_some() {
@@ -138,7 +137,7 @@ impl<'b> Build<'b> {
         if input.is_some() && self.ledger.mark()? != mark {
             return Err(ArchiveError::LedgerChanged { ledger: self.paths.ledger.clone() });
         }
-        let built_at = Some(iso_millis(self.options.now.unwrap_or_else(SystemTime::now)));
+        let built_at = Some(time::iso_millis(self.options.now.unwrap_or_else(SystemTime::now)));
         let is_full = self.result.rebuilt_from_zero;
         let mut state = ArchiveState {
             archive_version: VERSION,
@@ -213,9 +212,9 @@ impl<'b> Build<'b> {
         self.rebuild(last_rebuild_at, lost)
     }
 
-    /// Builds into the live archive. Where a full rebuild is faster, returns the reason to restart. A rebuild is also
-    /// faster when other processes have the archive open, so that publishing writes everything twice more, because
-    /// refolding in the live archive writes most pages as often and on one core.
+    /// Builds into the live archive. Returns the reason to restart where a full rebuild is faster. A rebuild is faster even
+    /// when other processes have the archive open and publishing writes everything twice more, because refolding in the
+    /// live archive writes most pages as often, and on one core.
     fn extend(&mut self, connection: Connection) -> Result<Option<Restart>, ArchiveError> {
         let path = &self.paths.archive;
         publish::sweep(path)?;

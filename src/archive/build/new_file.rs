@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::lost::LedgerLoss;
 use super::options::Load;
 use super::progress::Phase;
-use super::run::{Build, nothing_more};
+use super::run::{Build, no_work};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::load::InsertWriter;
 use crate::archive::load_bulk::BulkWriter;
@@ -44,7 +44,7 @@ pub(super) struct NewArchive {
     connection: Option<Connection>,
     lost: Option<LedgerLoss>,
     page_size: u32,
-    built: PathBuf,
+    build_path: PathBuf,
     /// Dropped last, because dropping the plan removes the file.
     plan: publish::PublishPlan,
 }
@@ -60,14 +60,14 @@ impl NewArchive {
             publish::PAGE_SIZE => build.options.page_size_bytes,
             of_the_live_archive => of_the_live_archive,
         };
-        let built = plan.build_path().to_path_buf();
+        let build_path = plan.build_path().to_path_buf();
         let (bulk, loaded, sessions, connection) = Default::default();
-        let mut new = Self { bulk, loaded, sessions, connection, lost, page_size, built, plan };
+        let mut new = Self { bulk, loaded, sessions, connection, lost, page_size, build_path, plan };
         match build.options.load {
             Load::Bulk => {
                 // The empty file of the plan is removed, because the loader creates its file exclusively.
-                disk::remove_file(&new.built)?;
-                let created = BulkWriter::create(&new.built, page_size, build.options.memory_bytes);
+                disk::remove_file(&new.build_path)?;
+                let created = BulkWriter::create(&new.build_path, page_size, build.options.memory_bytes);
                 new.bulk = Some(created.map_err(ArchiveError::bulk(&build.paths.archive))?);
             }
             Load::Insert => {
@@ -82,9 +82,9 @@ impl NewArchive {
     fn open(&mut self, build: &Build<'_>) -> Result<(&Connection, &Path), ArchiveError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => open_built(&self.built, self.page_size, &build.options.interrupt)?,
+            None => open_built(&self.build_path, self.page_size, &build.options.interrupt)?,
         };
-        Ok((self.connection.insert(connection), &self.built))
+        Ok((self.connection.insert(connection), &self.build_path))
     }
 
     /// Writes the rows of `input`.
@@ -103,7 +103,7 @@ impl NewArchive {
         }
         let (connection, built) = self.open(build)?;
         let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
-        build.rows(input, fold, nothing_more, |rows| writer.write(rows).context(built, "writing rows"))
+        build.rows(input, fold, no_work, |rows| writer.write(rows).context(built, "writing rows"))
     }
 
     /// Builds the tables and indexes of the rows.
@@ -165,16 +165,16 @@ impl NewArchive {
         let (connection, built) = self.open(build)?;
         connection.execute_batch("BEGIN IMMEDIATE").context(built, "beginning a transaction")?;
         match sessions {
-            Some(sessions) => sessions.keep(connection),
+            Some(sessions) => sessions.insert_into(connection),
             None => sessions::keep(connection),
         }
         .context(built, "writing sessions")?;
         open::write_state(connection, state).context(built, "writing its state")?;
         connection.execute_batch("COMMIT").context(built, "committing")?;
         build.result.timings.commit = committing.elapsed();
-        let Self { connection, plan, lost, built, .. } = self;
+        let Self { connection, plan, lost, build_path, .. } = self;
         if let Some(connection) = connection {
-            connection.close().map_err(|(_, error)| error).context(&built, "closing it")?;
+            connection.close().map_err(|(_, error)| error).context(&build_path, "closing it")?;
         }
         build.report_at_end(Phase::Publish)?;
         let kept = build.keep_what_is_lost(lost, &plan)?;

@@ -73,8 +73,8 @@ pub struct Options {
     pub force: bool,
     /// What writes the rows of a rebuild. A tail build inserts, unless it restarts as a rebuild.
     pub load: Load,
-    /// Approximate number of bytes that the bulk loader may keep in memory before it spills into files beside the
-    /// archive.
+    /// The bulk loader keeps a sixteenth of this many bytes in memory before it spills rows to an unnamed file beside the
+    /// archive. Another sixteenth is for sessions.
     pub memory_bytes: usize,
     /// Page size of a rebuilt archive in bytes, a power of two from 4096 to 32768. An archive whose file has to stay,
     /// because other processes have it open, may keep its old page size.

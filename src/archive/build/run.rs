@@ -6,7 +6,6 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
-use std::time::SystemTime;
 
 use super::options::{Options, Paths};
 use super::progress::{Observer, Phase, Progress};
@@ -124,14 +123,8 @@ impl Build<'_> {
 }
 
 /// The `work` of builds whose workers only make rows.
-pub(super) fn nothing_more(_: &Rows<'_>, _: RowsPlace) -> Result<(), ArchiveError> {
+pub(super) fn no_work(_: &Rows<'_>, _: RowsPlace) -> Result<(), ArchiveError> {
     Ok(())
-}
-
-/// Formats a time as ISO 8601 in UTC with milliseconds, as JavaScript does.
-pub(crate) fn iso_millis(time: SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
 /// Returns an error when the observer ends the build.

@@ -261,12 +261,12 @@ impl MergeState<'_> {
         if !is_ledger {
             let mut buffer = Vec::new();
             let lines = (keys.len() - lines_before) as u64;
-            let rest = open.source.sample(open.end..open.end + len_bytes.min(START_BYTES), &mut buffer)?;
+            let rest = open.source.read(open.end..open.end + len_bytes.min(START_BYTES), &mut buffer)?;
             let rest = trim_js(rest);
             // The first line of a new ledger may be unfinished.
             if lines > 0 || !(rest.is_empty() || rest.starts_with(b"{")) {
                 let start = 0..open.source.len_bytes().min(START_BYTES);
-                let start = String::from_utf8_lossy(open.source.sample(start, &mut buffer)?).into_owned();
+                let start = String::from_utf8_lossy(open.source.read(start, &mut buffer)?).into_owned();
                 return Err(LedgerError::NotALedger { path: open.name.to_owned(), lines, start });
             }
         }

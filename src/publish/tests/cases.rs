@@ -20,7 +20,7 @@ fn method(live: &Path, generation: i64) -> Method {
 fn a_missing_archive_is_created_private_and_in_wal_mode() {
     let home = Home::new();
     let plan = prepare(&home.archive).unwrap();
-    assert_eq!((plan.found(), plan.in_use(), plan.page_size()), (FoundLive::Missing, false, 16384));
+    assert_eq!((plan.found(), plan.is_in_use(), plan.page_size()), (FoundLive::Missing, false, 16384));
     assert_eq!(plan.build_path().parent(), home.archive.parent());
     fill(plan.build_path(), 1, plan.page_size());
     assert_eq!(plan.publish(|| true).unwrap().method, Method::Created);
@@ -118,7 +118,7 @@ fn a_damaged_archive_is_replaced_unless_somebody_holds_it() {
     fs::write(&home.archive, bytes).unwrap();
 
     let plan = prepare(&home.archive).unwrap();
-    assert_eq!((plan.found(), plan.in_use()), (FoundLive::Damaged, true));
+    assert_eq!((plan.found(), plan.is_in_use()), (FoundLive::Damaged, true));
     fill(plan.build_path(), 2, plan.page_size());
     let refusal = plan.publish(|| true).unwrap_err();
     assert!(matches!(refusal, PublishError::InUse { .. }), "{refusal}");
@@ -169,7 +169,7 @@ fn a_copy_that_is_kept_is_whole_and_disturbs_nobody() {
     writer.execute_batch("BEGIN").unwrap();
     assert_eq!(generation(&writer).unwrap(), 2);
     let plan = prepare(&home.archive).unwrap();
-    let kept = plan.copy_aside(&Interrupt::new()).unwrap();
+    let kept = plan.keep_copy(&Interrupt::new()).unwrap().path;
     fill(plan.build_path(), 3, plan.page_size());
     plan.publish(|| true).unwrap();
     assert_eq!(generation(&writer).unwrap(), 2);
@@ -188,7 +188,7 @@ fn a_copy_that_is_kept_is_whole_and_disturbs_nobody() {
 #[test]
 fn a_copy_that_a_build_left_is_found_by_the_next_one() {
     let home = Home::with_archive(1);
-    let copy = || prepare(&home.archive).unwrap().copy_aside(&Interrupt::new()).unwrap();
+    let copy = || prepare(&home.archive).unwrap().keep_copy(&Interrupt::new()).unwrap().path;
     let left = copy();
     assert_eq!(copy(), left, "the build ended before it replaced anything");
     // A row more is another archive.
@@ -210,12 +210,12 @@ fn a_copy_that_fails_at_any_file_operation_is_one_copy_when_it_is_made_again() {
     let mut scenario = |harness: &Harness| {
         let home = Home::with_archive(1);
         let plan = prepare(&home.archive).unwrap();
-        let failed = harness.run(|| plan.copy_aside(&Interrupt::new()));
+        let failed = harness.run(|| plan.keep_copy(&Interrupt::new()));
         let before = super::super::kept(&home.archive).unwrap();
         left_behind += usize::from(failed.is_err() && !before.is_empty());
         drop(plan);
         assert_eq!(check(&home.archive), 1);
-        let kept = prepare(&home.archive).unwrap().copy_aside(&Interrupt::new()).unwrap();
+        let kept = prepare(&home.archive).unwrap().keep_copy(&Interrupt::new()).unwrap().path;
         assert_eq!(super::super::kept(&home.archive).unwrap().as_slice(), std::slice::from_ref(&kept));
         assert_eq!(check(&kept), 1);
         assert_eq!(home.names().len(), 2, "{:?}", home.names());
@@ -238,7 +238,7 @@ fn copying_hears_an_interrupt_and_leaves_nothing() {
     let interrupt = Interrupt::new();
     interrupt.request();
     let plan = prepare(&home.archive).unwrap();
-    assert!(matches!(plan.copy_aside(&interrupt), Err(PublishError::Interrupted)));
+    assert!(matches!(plan.keep_copy(&interrupt), Err(PublishError::Interrupted)));
     drop(plan);
     assert_eq!(home.names(), ["archive.sqlite"]);
 }
@@ -248,7 +248,7 @@ fn a_page_size_that_the_live_archive_cannot_take_is_rewritten() {
     let home = Home::with_archive(1);
     let mut reader = attach(&home, "reading");
     let plan = prepare(&home.archive).unwrap();
-    assert_eq!((plan.in_use(), plan.page_size()), (true, 4096));
+    assert_eq!((plan.is_in_use(), plan.page_size()), (true, 4096));
     fill(plan.build_path(), 2, 65536);
     assert!(matches!(plan.publish(|| true).unwrap().method, Method::InPlace { log_len_bytes: 1.. }));
     assert_eq!(check(&home.archive), 2);

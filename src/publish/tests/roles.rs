@@ -38,7 +38,7 @@ fn setting(name: &str) -> Option<String> {
 /// Publishes once. `BURN_TEST_GENERATION`; `BURN_TEST_FILE_MAX`: a limit on the size of any file it writes from the backup on.
 fn publisher(live: &Path) {
     let plan = prepare(live).unwrap();
-    println!("prepared {:?} {} {}", plan.found(), plan.in_use(), plan.page_size());
+    println!("prepared {:?} {} {}", plan.found(), plan.is_in_use(), plan.page_size());
     let generation = setting("BURN_TEST_GENERATION").unwrap().parse().unwrap();
     fill(plan.build_path(), generation, plan.page_size());
     #[cfg(unix)]

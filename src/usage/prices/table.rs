@@ -43,9 +43,7 @@ pub enum PricesError {
 
 fn remedy(reason: &std::io::Error) -> &'static str {
     match reason.kind() {
-        ErrorKind::NotADirectory => {
-            "a file stands in the place of a directory: move it away, or choose another"
-        }
+        ErrorKind::NotADirectory => "a part of its path is a file: move it away, or choose another directory",
         _ => "check its owner and mode, or move it away",
     }
 }

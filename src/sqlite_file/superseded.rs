@@ -5,17 +5,17 @@ use std::collections::HashMap;
 
 use super::schema::Duplicates;
 
-/// The fates of one table's rows. Rows are counted from 0 in order of arrival.
+/// Which rows of a table are removed or moved, because of a repeated key. Rows are counted from 0 in order of arrival.
 #[derive(Debug, Default)]
-pub(super) struct Fates {
+pub(super) struct SupersededRows {
     /// A bit for each row that was removed or moved.
     touched: Vec<u64>,
     /// The new places of rows that are stored elsewhere than where they arrived.
     moved: HashMap<u32, u32>,
-    pub gone: u64,
+    pub removed: u64,
 }
 
-impl Fates {
+impl SupersededRows {
     fn touch(&mut self, row: u32) {
         let word = row as usize / 64;
         if self.touched.len() <= word {
@@ -40,9 +40,9 @@ impl Fates {
         self.moved.iter().map(|(row, place)| (*place, *row)).collect()
     }
 
-    pub fn lose(&mut self, row: u32) {
+    pub fn remove(&mut self, row: u32) {
         self.touch(row);
-        self.gone += 1;
+        self.removed += 1;
     }
 
     /// Keeps one of two or more rows with the same key, given in order, and returns the place of the row kept; `None` when the
@@ -58,7 +58,7 @@ impl Fates {
                 first
             }
         };
-        rows[..rows.len() - 1].iter().for_each(|row| self.lose(*row));
+        rows[..rows.len() - 1].iter().for_each(|row| self.remove(*row));
         Some(place)
     }
 }
