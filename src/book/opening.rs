@@ -317,7 +317,7 @@ impl<'a> From<&'a PostingIn<'_>> for PostingRef<'a> {
             path: &posting.account.path,
             asset: &posting.amount.asset,
             minor: posting.amount.minor,
-            credit: posting.direction == Direction::Credit,
+            is_credit: posting.direction == Direction::Credit,
         }
     }
 }

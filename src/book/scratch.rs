@@ -391,7 +391,7 @@ pub(super) struct HistoryRow {
     /// The amount in minor units.
     pub minor: i64,
     /// Whether the amount is a credit.
-    pub credit: bool,
+    pub is_credit: bool,
     /// The debit-positive balance after it.
     pub raw_after: i64,
 }
@@ -404,7 +404,7 @@ impl HistoryRow {
         out.extend_from_slice(&self.seq.to_le_bytes());
         out.extend_from_slice(&self.at.timestamp().to_le_bytes());
         // Nanoseconds stay below 2^31, leap seconds included.
-        let nanos = self.at.timestamp_subsec_nanos() | u32::from(self.credit) << 31;
+        let nanos = self.at.timestamp_subsec_nanos() | u32::from(self.is_credit) << 31;
         out.extend_from_slice(&nanos.to_le_bytes());
         out.extend_from_slice(&self.minor.to_le_bytes());
         out.extend_from_slice(&self.raw_after.to_le_bytes());
@@ -420,7 +420,7 @@ impl HistoryRow {
         Self {
             seq: word(bytes, 0) as Seq,
             at: DateTime::from_timestamp(word(bytes, 8) as i64, nanos & !(1 << 31)).unwrap_or_default(),
-            credit: nanos >> 31 == 1,
+            is_credit: nanos >> 31 == 1,
             minor: word(bytes, 20) as i64,
             raw_after: word(bytes, 28) as i64,
             txid: Uuid::from_bytes(txid),

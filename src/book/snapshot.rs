@@ -27,7 +27,7 @@ const KEPT: usize = 2;
 
 /// A posting as snapshots store it.
 #[derive(Serialize, Deserialize)]
-struct PostingOut {
+struct SnapshotPosting {
     seq: Seq,
     #[serde(deserialize_with = "time::read")]
     at: DateTime<Utc>,
@@ -77,7 +77,7 @@ fn write_json(out: &mut Checksummed<'_>, image: &StateImage, keys: &KeysImage) -
         out.item(number, &def.id.to_key())?;
         out.member(":{\"def\":", def)?;
         out.member(",\"cfg\":", cfg)?;
-        out.member(",\"raw_balance\":", &account.raw)?;
+        out.member(",\"raw_balance\":", &account.debit_balance)?;
         out.member(",\"updated_seq\":", &account.updated_seq)?;
         out.text(",\"postings\":[")?;
         let mut postings = 0;
@@ -85,12 +85,12 @@ fn write_json(out: &mut Checksummed<'_>, image: &StateImage, keys: &KeysImage) -
             postings += 1;
             out.item(
                 postings - 1,
-                &PostingOut {
+                &SnapshotPosting {
                     seq: row.seq,
                     at: row.at,
                     txid: TxId(row.txid),
                     minor: row.minor,
-                    direction: if row.credit { Direction::Credit } else { Direction::Debit },
+                    direction: if row.is_credit { Direction::Credit } else { Direction::Debit },
                     raw_after: row.raw_after,
                 },
             )
@@ -153,9 +153,10 @@ fn damaged(path: &Path, reason: String) -> BookError {
 }
 
 #[derive(Deserialize)]
-struct IdemIn {
+struct SnapshotKeys {
     hot: HashMap<String, KeyOutcome>,
     order: Vec<String>,
+    /// Not used; a snapshot without it is refused as incomplete.
     #[allow(dead_code)]
     cap: usize,
 }
@@ -211,7 +212,8 @@ impl<'de> Visitor<'de> for SnapshotReader<'_> {
                     fields.next_value_seed(self.part(SnapshotPart::Account))?;
                 }
             }
-            SnapshotPart::Postings(_) | SnapshotPart::Txids => {
+            SnapshotPart::Postings(_) => return Err(A::Error::custom("an object in the place of an array")),
+            SnapshotPart::Txids => {
                 while let Some((txid, (seq, _))) = fields.next_entry::<Uuid, (Seq, (Seq, u64))>()? {
                     self.state.add_txid(txid, seq);
                     self.flush_if_due();
@@ -226,14 +228,14 @@ impl<'de> Visitor<'de> for SnapshotReader<'_> {
             return Err(A::Error::custom("an array in the place of an object"));
         };
         let mut last = 0;
-        while let Some(posting) = postings.next_element::<PostingOut>()? {
-            let PostingOut { seq, at, txid, minor, direction, raw_after } = posting;
+        while let Some(posting) = postings.next_element::<SnapshotPosting>()? {
+            let SnapshotPosting { seq, at, txid, minor, direction, raw_after } = posting;
             if seq < last {
                 return Err(A::Error::custom(format!("posting of event {seq} after one of event {last}")));
             }
             last = seq;
-            let credit = direction == Direction::Credit;
-            self.state.add_row(account, HistoryRow { seq, at, txid: txid.0, minor, credit, raw_after });
+            let is_credit = direction == Direction::Credit;
+            self.state.add_row(account, HistoryRow { seq, at, txid: txid.0, minor, is_credit, raw_after });
             self.flush_if_due();
         }
         Ok(())
@@ -258,7 +260,7 @@ impl SnapshotReader<'_> {
                 "next_seq" => self.state.next_seq = fields.next_value()?,
                 "accounts" => fields.next_value_seed(self.part(SnapshotPart::Accounts))?,
                 "idem" => {
-                    let mut idem: IdemIn = fields.next_value()?;
+                    let mut idem: SnapshotKeys = fields.next_value()?;
                     for key in idem.order {
                         if let Some(outcome) = idem.hot.remove(&key) {
                             self.keys.insert(key.into(), outcome);
@@ -286,21 +288,21 @@ impl SnapshotReader<'_> {
 
     fn account<'de, A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
         let (mut def, mut cfg) = (None::<AccountDef>, None::<AccountCfg>);
-        let (mut raw, mut updated_seq, mut index) = (None, None, None);
+        let (mut debit_balance, mut updated_seq, mut index) = (None, None, None);
         while let Some(name) = fields.next_key::<String>()? {
             match name.as_str() {
                 "def" => def = Some(fields.next_value()?),
                 "cfg" => cfg = Some(fields.next_value()?),
-                "raw_balance" => raw = Some(fields.next_value()?),
+                "raw_balance" => debit_balance = Some(fields.next_value()?),
                 "updated_seq" => updated_seq = Some(fields.next_value()?),
-                // They come last, so that their account is known when they are read.
+                // Postings come last in an account, so the account is known when its postings are read.
                 "postings" => {
                     let (Some(def), Some(cfg)) = (&def, &cfg) else {
-                        return Err(A::Error::custom("postings stand before their account's definition"));
+                        return Err(A::Error::custom("the postings come before their account's definition"));
                     };
                     if self.state.find(&def.id.book.0, &def.id.path).is_some() {
                         let key = def.id.to_key();
-                        return Err(A::Error::custom(format!("account {key:?} is there twice")));
+                        return Err(A::Error::custom(format!("account {key:?} occurs twice")));
                     }
                     let account = self.state.account_count() as u32;
                     self.state.add_account(def, cfg);
@@ -312,10 +314,11 @@ impl SnapshotReader<'_> {
                 }
             }
         }
-        let (Some(index), Some(raw), Some(updated_seq)) = (index, raw, updated_seq) else {
+        let (Some(index), Some(debit_balance), Some(updated_seq)) = (index, debit_balance, updated_seq)
+        else {
             return Err(A::Error::custom("an account lacks postings, raw_balance or updated_seq"));
         };
-        self.state.restore_account(index, raw, updated_seq);
+        self.state.restore_account(index, debit_balance, updated_seq);
         Ok(())
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct PostingRef<'a> {
     pub path: &'a str,
     pub asset: &'a str,
     pub minor: i64,
-    pub credit: bool,
+    pub is_credit: bool,
 }
 
 /// An account.
@@ -43,7 +43,7 @@ pub(super) struct Account {
     /// As it was opened.
     pub opened: Arc<(AccountDef, AccountCfg)>,
     /// Debit-positive balance.
-    pub raw: i64,
+    pub debit_balance: i64,
     /// The last event that touched it; 0 for none.
     pub updated_seq: Seq,
     /// The last block of its history in the scratch file.
@@ -54,16 +54,23 @@ pub(super) struct Account {
 
 impl Account {
     pub(super) fn new(def: AccountDef, cfg: AccountCfg) -> Self {
-        Self { opened: Arc::new((def, cfg)), raw: 0, updated_seq: 0, last_block: None, recent: Vec::new() }
+        Self {
+            opened: Arc::new((def, cfg)),
+            debit_balance: 0,
+            updated_seq: 0,
+            last_block: None,
+            recent: Vec::new(),
+        }
     }
 }
 
 /// Returns the balance on the account's normal side. `None` for the smallest integer on the credit side, which has no negative.
-pub(super) fn effective(raw: i64, cfg: &AccountCfg) -> Option<i64> {
-    if cfg.normal_side == Some(Direction::Credit) { raw.checked_neg() } else { Some(raw) }
+pub(super) fn normal_balance(debit_balance: i64, cfg: &AccountCfg) -> Option<i64> {
+    if cfg.normal_side == Some(Direction::Credit) { debit_balance.checked_neg() } else { Some(debit_balance) }
 }
 
-/// Where the events of a book are, which transactions they posted, and the file with everything of this that is not recent.
+/// The positions of a book's events, and the transactions that the events posted. All but the recent entries are in the scratch
+/// file.
 #[derive(Debug, Clone)]
 pub(super) struct EventIndex {
     /// First numbers of the segments, ascending.
@@ -209,27 +216,28 @@ impl BookState {
         postings: impl Iterator<Item = PostingRef<'a>>,
     ) -> Result<(), String> {
         for posting in postings {
-            let PostingRef { book, path, asset, minor, credit } = posting;
+            let PostingRef { book, path, asset, minor, is_credit } = posting;
             if let Some(index) = self.find(book, path) {
                 let account = &mut self.accounts[index as usize];
-                account.raw = add(account.raw, minor, credit).ok_or_else(|| account.opened.0.id.to_key())?;
+                account.debit_balance = balance_after(account.debit_balance, minor, is_credit)
+                    .ok_or_else(|| account.opened.0.id.to_key())?;
                 account.updated_seq = seq;
-                let row = HistoryRow { seq, at, txid, minor, credit, raw_after: account.raw };
+                let row = HistoryRow { seq, at, txid, minor, is_credit, raw_after: account.debit_balance };
                 self.add_row(index, row);
             }
-            self.add_to_sums(asset, minor, credit);
+            self.add_to_sums(asset, minor, is_credit);
         }
         self.add_txid(txid, seq);
         self.advance(seq, at);
         Ok(())
     }
 
-    fn add_to_sums(&mut self, asset: &str, minor: i64, credit: bool) {
+    fn add_to_sums(&mut self, asset: &str, minor: i64, is_credit: bool) {
         match self.sums.get_mut(asset) {
-            Some(sums) => add_to_side(sums, minor, credit),
+            Some(sums) => add_to_side(sums, minor, is_credit),
             None => {
                 let mut sums = (0, 0);
-                add_to_side(&mut sums, minor, credit);
+                add_to_side(&mut sums, minor, is_credit);
                 self.sums.insert(asset.to_owned(), sums);
             }
         }
@@ -246,9 +254,9 @@ impl BookState {
     }
 
     /// Sets the balance of an account to that of a snapshot; [`BookState::add_row`] adds its history.
-    pub(super) fn restore_account(&mut self, index: u32, raw: i64, updated_seq: Seq) {
+    pub(super) fn restore_account(&mut self, index: u32, debit_balance: i64, updated_seq: Seq) {
         let account = &mut self.accounts[index as usize];
-        account.raw = raw;
+        account.debit_balance = debit_balance;
         account.updated_seq = updated_seq;
     }
 
@@ -289,7 +297,7 @@ impl BookState {
         }
     }
 
-    /// [`BookState::flush`], and the mergers that are then due, for the time before the book is open.
+    /// Flushes, and merges index runs while a merge is due. Only before the book is open, because a merge takes long.
     pub(super) fn tidy(&mut self) {
         self.flush();
         while let Some((scratch, older, newer)) = self.merge_due() {
@@ -331,7 +339,7 @@ impl BookState {
         Some((Arc::clone(self.index.scratch.as_ref()?), older, newer))
     }
 
-    /// Replaces the two runs by their merger.
+    /// Replaces the two runs by the merged run.
     pub(super) fn install_merged(&mut self, merged: scratch::IndexRun) {
         self.index.txids.install(merged);
     }
@@ -348,7 +356,7 @@ impl BookState {
 
     /// Returns sums by asset, in the order of the assets' bytes.
     pub(super) fn trial_balance(&self) -> Vec<TrialBalanceRow> {
-        rows_of(&self.sums)
+        trial_balance_rows(&self.sums)
     }
 
     /// Returns a copy of what is needed to read all histories and positions as they are now.
@@ -387,18 +395,18 @@ impl BookState {
 }
 
 /// Adds an amount to a debit-positive balance.
-pub(super) fn add(raw: i64, minor: i64, credit: bool) -> Option<i64> {
-    if credit { raw.checked_sub(minor) } else { raw.checked_add(minor) }
+pub(super) fn balance_after(debit_balance: i64, minor: i64, is_credit: bool) -> Option<i64> {
+    if is_credit { debit_balance.checked_sub(minor) } else { debit_balance.checked_add(minor) }
 }
 
 /// Adds an amount to debits or credits.
-pub(super) fn add_to_side(sums: &mut (i64, i64), minor: i64, credit: bool) {
-    let side = if credit { &mut sums.1 } else { &mut sums.0 };
+pub(super) fn add_to_side(sums: &mut (i64, i64), minor: i64, is_credit: bool) {
+    let side = if is_credit { &mut sums.1 } else { &mut sums.0 };
     *side = side.saturating_add(minor);
 }
 
 /// Returns sums as rows of a trial balance.
-pub(super) fn rows_of(sums: &HashMap<String, (i64, i64)>) -> Vec<TrialBalanceRow> {
+pub(super) fn trial_balance_rows(sums: &HashMap<String, (i64, i64)>) -> Vec<TrialBalanceRow> {
     let mut rows: Vec<_> = sums
         .iter()
         .map(|(asset, (debits, credits))| TrialBalanceRow {
@@ -475,7 +483,7 @@ struct Page {
 }
 
 impl Page {
-    /// Adds rows; returns whether the page has room for more.
+    /// Adds rows; returns `false` when a row did not fit.
     fn take(&mut self, rows: &[HistoryRow]) -> bool {
         for row in &rows[rows.partition_point(|row| row.seq <= self.after)..] {
             if self.rows.last().is_none_or(|last| last.seq != row.seq) {

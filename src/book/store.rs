@@ -28,7 +28,7 @@ use super::job::{BATCH_MAX, Draft, Job};
 use super::options::LogStoreOptions;
 use super::queue::OpenBook;
 use super::scratch::HistoryRow;
-use super::state::{PostingRef, add_to_side, effective, rows_of};
+use super::state::{PostingRef, add_to_side, normal_balance, trial_balance_rows};
 use super::subscribe;
 use crate::store::Recovery;
 
@@ -261,7 +261,7 @@ impl Store for LogTaleaStore {
             let state = book.view.state();
             let index = state.find(&account.book.0, &account.path).ok_or_else(unknown)?;
             let known = state.account(index);
-            let now = (known.raw, known.updated_seq);
+            let now = (known.debit_balance, known.updated_seq);
             (
                 as_of
                     .map(|time| (time, state.view_before(index, |row| row.at <= time)))
@@ -269,7 +269,7 @@ impl Store for LogTaleaStore {
                 now,
             )
         };
-        let (opened, (raw, updated_seq)) = match view {
+        let (opened, (debit_balance, updated_seq)) = match view {
             Err(opened) => (opened, now),
             Ok((time, view)) => {
                 let opened = Arc::clone(&view.opened);
@@ -278,7 +278,8 @@ impl Store for LogTaleaStore {
             }
         };
         let (def, cfg) = &*opened;
-        let amount = effective(raw, cfg).ok_or_else(|| BookError::Overflow { account: account.clone() })?;
+        let amount = normal_balance(debit_balance, cfg)
+            .ok_or_else(|| BookError::Overflow { account: account.clone() })?;
         Ok(BalanceSnapshot { amount: Amount::new(amount, def.asset.clone()), updated_seq })
     }
 
@@ -310,7 +311,7 @@ impl Store for LogTaleaStore {
             txid: TxId(row.txid),
             account: account.clone(),
             amount: Amount::new(row.minor, asset.clone()),
-            direction: if row.credit { Direction::Credit } else { Direction::Debit },
+            direction: if row.is_credit { Direction::Credit } else { Direction::Debit },
             at: row.at,
         };
         Ok(rows.into_iter().map(record).collect())
@@ -360,10 +361,10 @@ impl Store for LogTaleaStore {
                 let LedgerEvent::TransactionPosted(transaction) = event.event else { continue };
                 for posting in transaction.postings.iter().map(PostingRef::from) {
                     let sums = sums.entry(posting.asset.to_owned()).or_default();
-                    add_to_side(sums, posting.minor, posting.credit);
+                    add_to_side(sums, posting.minor, posting.is_credit);
                 }
             }
-            Ok(rows_of(&sums))
+            Ok(trial_balance_rows(&sums))
         };
         Ok(blocking(read).await?)
     }

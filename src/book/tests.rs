@@ -428,7 +428,7 @@ fn row(seq: i64) -> HistoryRow {
         at: chrono::DateTime::from_timestamp(1_700_000_000 + seq, 123_456_000).unwrap(),
         txid: Uuid::from_u128(seq as u128 * 7),
         minor: -seq,
-        credit: seq % 2 == 0,
+        is_credit: seq % 2 == 0,
         raw_after: i64::MIN + seq,
     }
 }

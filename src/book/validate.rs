@@ -11,7 +11,7 @@ use talea_core::types::{AccountDef, AccountId, AssetDef, AssetId, Direction, Pos
 
 use super::error::BookError;
 use super::job::Draft;
-use super::state::{BookState, PostingRef, add, effective};
+use super::state::{BookState, PostingRef, balance_after, normal_balance};
 use super::view::Assets;
 
 impl<'a> From<&'a Posting> for PostingRef<'a> {
@@ -21,7 +21,7 @@ impl<'a> From<&'a Posting> for PostingRef<'a> {
             path: &posting.account.path,
             asset: posting.amount.asset().as_str(),
             minor: posting.amount.minor(),
-            credit: posting.direction == Direction::Credit,
+            is_credit: posting.direction == Direction::Credit,
         }
     }
 }
@@ -29,7 +29,7 @@ impl<'a> From<&'a Posting> for PostingRef<'a> {
 /// The changes that the accepted jobs of a batch will make to the state.
 #[derive(Default)]
 pub(super) struct Overlay {
-    pub(super) raw: HashMap<u32, i64>,
+    pub(super) debit_balances: HashMap<u32, i64>,
     /// Accepted events by key.
     pub(super) keys: HashMap<Arc<str>, usize>,
     opened: Vec<(AccountDef, AccountCfg)>,
@@ -65,10 +65,12 @@ impl Overlay {
         (def, cfg)
     }
 
-    fn raw(&self, state: &BookState, index: u32) -> i64 {
-        self.raw.get(&index).copied().unwrap_or_else(|| match (index as usize) < state.account_count() {
-            true => state.account(index).raw,
-            false => 0,
+    fn debit_balance(&self, state: &BookState, index: u32) -> i64 {
+        self.debit_balances.get(&index).copied().unwrap_or_else(|| {
+            match (index as usize) < state.account_count() {
+                true => state.account(index).debit_balance,
+                false => 0,
+            }
         })
     }
 
@@ -103,18 +105,18 @@ impl Overlay {
         }
         for (posting, index) in draft.postings.iter().zip(indices) {
             let at = *places.entry(index).or_insert_with(|| {
-                balances.push((index, self.raw(state, index)));
+                balances.push((index, self.debit_balance(state, index)));
                 balances.len() - 1
             });
-            let credit = posting.direction == Direction::Credit;
-            balances[at].1 = add(balances[at].1, posting.amount.minor(), credit)
+            let is_credit = posting.direction == Direction::Credit;
+            balances[at].1 = balance_after(balances[at].1, posting.amount.minor(), is_credit)
                 // The smallest integer has no negative for the balance on the other side.
-                .filter(|raw| *raw != i64::MIN)
+                .filter(|debit_balance| *debit_balance != i64::MIN)
                 .ok_or_else(|| BookError::Overflow { account: posting.account.clone() })?;
         }
-        for (index, raw) in &balances {
+        for (index, debit_balance) in &balances {
             let (def, cfg) = self.account(state, *index);
-            let would_be = effective(*raw, cfg).unwrap_or(i64::MAX);
+            let would_be = normal_balance(*debit_balance, cfg).unwrap_or(i64::MAX);
             if let Some(min_balance) = cfg.min_balance.filter(|min_balance| would_be < *min_balance) {
                 return Err(StoreError::ConstraintViolation {
                     account: def.id.clone(),

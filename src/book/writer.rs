@@ -199,7 +199,7 @@ impl BookWriter {
                         Ok(balances) => match std::mem::replace(&mut draft.json, Ok(Vec::new())) {
                             Ok(json) => {
                                 let index = batch.accepted.len();
-                                batch.overlay.raw.extend(balances);
+                                batch.overlay.debit_balances.extend(balances);
                                 batch.overlay.keys.insert(Arc::clone(&draft.key), index);
                                 batch.answers.push(PendingAnswer::Accepted(reply, index));
                                 return Some((Ok(json), Change::Posted(draft)));

@@ -35,7 +35,7 @@ pub(super) struct TornEnd {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SegmentExtent<'a> {
     pub(super) path: &'a Path,
-    pub(super) file: Segment,
+    pub(super) segment: Segment,
     /// Base of the next segment; none for the last one.
     pub(super) next_base: Option<u64>,
     /// Records before this offset are taken as checked.
@@ -44,7 +44,7 @@ pub(super) struct SegmentExtent<'a> {
 
 impl SegmentExtent<'_> {
     fn end(&self) -> u64 {
-        self.next_base.unwrap_or_else(|| self.file.end())
+        self.next_base.unwrap_or_else(|| self.segment.end())
     }
 
     fn damage(&self, position: u64, offsets: std::ops::Range<u64>, reason: DamageReason) -> Damage {
@@ -55,16 +55,16 @@ impl SegmentExtent<'_> {
 /// Checks one segment.
 pub(super) fn check_segment(extent: SegmentExtent<'_>, skips: &Skips) -> Result<CheckedSegment> {
     let mut checked = CheckedSegment::default();
-    let Segment { base, .. } = extent.file;
+    let Segment { base, .. } = extent.segment;
     if base < extent.end() && skips.advance(base) >= extent.end() {
         return Ok(checked);
     }
     let source = Source::open(extent.path, Io::Mmap)?;
     let mut buffer = Vec::new();
     // The length of the map. It differs from the listed length only when another program writes here.
-    let file = Segment { base, len_bytes: source.len_bytes() };
-    let extent = SegmentExtent { file, ..extent };
-    let bytes = source.bytes(0..file.len_bytes, &mut buffer)?;
+    let segment = Segment { base, len_bytes: source.len_bytes() };
+    let extent = SegmentExtent { segment, ..extent };
+    let bytes = source.bytes(0..segment.len_bytes, &mut buffer)?;
 
     match FileKind::Segment.decode(bytes) {
         Ok(found) if found != base => {
@@ -80,12 +80,12 @@ pub(super) fn check_segment(extent: SegmentExtent<'_>, skips: &Skips) -> Result<
     }
     check_records(extent, bytes, skips, &mut checked);
     if let Some(next_base) = extent.next_base {
-        let end = skips.advance(file.end());
-        if file.end() > next_base {
-            let position = file.position(next_base);
-            checked.damages.push(extent.damage(position, next_base..file.end(), DamageReason::Overlap));
+        let end = skips.advance(segment.end());
+        if segment.end() > next_base {
+            let position = segment.position(next_base);
+            checked.damages.push(extent.damage(position, next_base..segment.end(), DamageReason::Overlap));
         } else if end < next_base {
-            checked.damages.push(extent.damage(file.len_bytes, end..next_base, DamageReason::Missing));
+            checked.damages.push(extent.damage(segment.len_bytes, end..next_base, DamageReason::Missing));
         }
     }
     source.check_len()?;
@@ -93,15 +93,15 @@ pub(super) fn check_segment(extent: SegmentExtent<'_>, skips: &Skips) -> Result<
 }
 
 fn check_records(extent: SegmentExtent<'_>, bytes: &[u8], skips: &Skips, checked: &mut CheckedSegment) {
-    let SegmentExtent { file, next_base, from, .. } = extent;
-    let end = extent.end().min(file.end());
-    let mut offset = skips.advance(from.max(file.base));
+    let SegmentExtent { segment, next_base, from, .. } = extent;
+    let end = extent.end().min(segment.end());
+    let mut offset = skips.advance(from.max(segment.base));
     let mut resync: Option<(u64, Resync<'_>)> = None;
     while offset < end {
         // No record reaches into a skipped range.
         let bound = skips.next_after(offset).map_or(end, |range| range.start.min(end));
-        let within = &bytes[..file.position(bound) as usize];
-        let position = file.position(offset) as usize;
+        let within = &bytes[..segment.position(bound) as usize];
+        let position = segment.position(offset) as usize;
         let known = resync.as_ref().filter(|(known, _)| *known == bound);
         let found = known.map_or_else(
             || checked_record(&within[position..]),
@@ -130,7 +130,7 @@ fn check_records(extent: SegmentExtent<'_>, bytes: &[u8], skips: &Skips, checked
                 return;
             }
             found => {
-                let end = found.map_or(bound, |at| file.base + at as u64 - HEADER_SIZE);
+                let end = found.map_or(bound, |at| segment.base + at as u64 - HEADER_SIZE);
                 checked.damages.push(extent.damage(position as u64, offset..end, flaw));
                 offset = skips.advance(end);
             }

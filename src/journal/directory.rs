@@ -171,7 +171,8 @@ fn read_with<T>(
             Err(JournalError::Unsupported { path, version, flags })
         }
         Err(HeaderFlaw::Damaged) => {
-            Err(JournalError::Damaged { path, reason: "it fails its checksum", remedy })
+            let reason = "it is too short, is another kind of file, or fails its checksum";
+            Err(JournalError::Damaged { path, reason, remedy })
         }
     }
 }

@@ -16,8 +16,8 @@ use super::segment::{CleanupReport, cleanup_locked};
 use crate::disk::{self, Replacing};
 use crate::store::Durability;
 
-/// A journal that may keep a near mark leaves the mark while fewer bytes follow it: replacing a file costs
-/// more than checking as much again, and more than the sync that a short-lived writer came for.
+/// On close, a mark that fewer bytes than this follow is not replaced, because replacing the file costs more than checking these
+/// bytes at the next opening, and more than the one sync of a short-lived writer.
 const NEAR_MARK_BYTES: u64 = 64 * 1024;
 
 /// Once a writer has appended `AHEAD_AFTER_BYTES`, it writes zeros ahead of its records, `AHEAD_BYTES` at a time. A sync then
@@ -116,7 +116,8 @@ impl<'j> FsyncGuard<'j> {
         Self { appender, end: 0 }
     }
 
-    /// Appends one record and returns its offset. The record is durable once the guard is committed or dropped.
+    /// Appends one record and returns its offset. The record is durable after [`FsyncGuard::commit`] returned `Ok`. Dropping the
+    /// guard also syncs, but reports a failure only to the program's log.
     ///
     /// # Errors
     /// As `Journal::append`.
@@ -130,7 +131,7 @@ impl<'j> FsyncGuard<'j> {
     /// Waits until everything that was appended through this guard is on stable storage.
     ///
     /// # Errors
-    /// [`JournalError::Poisoned`]: none of it is acknowledged.
+    /// [`JournalError::Poisoned`]: none of these records is acknowledged.
     pub fn commit(mut self) -> Result<()> {
         let end = std::mem::take(&mut self.end);
         self.appender.sync_to(end)
@@ -197,9 +198,9 @@ impl Appender {
     pub(super) fn append<'r>(
         &self,
         records: impl Iterator<Item = &'r EncodedRecord>,
-        at: impl FnMut(u64),
+        on_offset: impl FnMut(u64),
     ) -> Result<()> {
-        let end = self.write_each(records, at)?;
+        let end = self.write_each(records, on_offset)?;
         match self.limits.durability {
             Durability::Immediate => self.sync_to(end),
             Durability::Batched { max_records, .. } if self.active().waiting >= max_records => {
@@ -214,9 +215,9 @@ impl Appender {
     pub(super) fn commit_each<'r>(
         &self,
         records: impl Iterator<Item = &'r EncodedRecord>,
-        at: impl FnMut(u64),
+        on_offset: impl FnMut(u64),
     ) -> Result<()> {
-        let end = self.write_each(records, at)?;
+        let end = self.write_each(records, on_offset)?;
         self.sync_to(end)
     }
 
@@ -303,11 +304,11 @@ impl Appender {
         }
     }
 
-    /// Writes records one after the other, passes the offset of each to `at`, and returns the end.
+    /// Writes records one after the other, passes the offset of each to `on_offset`, and returns the end.
     fn write_each<'r>(
         &self,
         records: impl Iterator<Item = &'r EncodedRecord>,
-        mut at: impl FnMut(u64),
+        mut on_offset: impl FnMut(u64),
     ) -> Result<u64> {
         let mut active = self.active();
         self.refuse_if_poisoned()?;
@@ -322,7 +323,7 @@ impl Appender {
                 self.flush_run(&mut active, &mut run)?;
                 self.rotate(&mut active)?;
             }
-            at(active.end() + run.len_bytes());
+            on_offset(active.end() + run.len_bytes());
             run.push(record.bytes());
         }
         self.flush_run(&mut active, &mut run)?;

@@ -54,8 +54,8 @@ pub enum JournalError {
     },
     /// A file was written by a version of the format that this program does not know.
     #[error(
-        "{} has format version {version} and flags {flags:#x}; this program knows version {} without flags: use the \
-         program that wrote it",
+        "{} has format version {version} and flags {flags:#x}, or a header of another size; this program knows version {} \
+         without flags and with a header of 32 bytes: use the program that wrote it",
         path.display(),
         VERSION
     )]
@@ -217,7 +217,7 @@ pub enum DamageReason {
     Checksum,
     /// A record's CRC32C fits and its BLAKE3 does not.
     Hash,
-    /// A segment's header fails its checksum.
+    /// A segment's header is too short, has another magic, or fails its checksum.
     Header,
     /// A segment's header is whole and names this base, not the one in the file's name.
     Base(u64),
@@ -235,7 +235,7 @@ impl fmt::Display for DamageReason {
             Self::Partial => f.write_str("a record reaches beyond the end of the segment"),
             Self::Checksum => f.write_str("the CRC32C of a record does not fit"),
             Self::Hash => f.write_str("the BLAKE3 of a record does not fit"),
-            Self::Header => f.write_str("the header fails its checksum"),
+            Self::Header => f.write_str("the header is too short, has another magic, or fails its checksum"),
             Self::Base(found) => write!(f, "the header names base {found}: files were renamed or swapped"),
             Self::Missing => f.write_str("no file has these records"),
             Self::Overlap => f.write_str("the segment reaches into the next one"),

@@ -109,11 +109,12 @@ pub struct FileHeader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderFlaw {
     /// They are too short, or fail their checksum, or have another magic.
-    #[error("the header fails its checksum")]
+    #[error("the header is too short, has another magic, or fails its checksum")]
     Damaged,
     /// They were written by a version of the format that this program does not know.
     #[error(
-        "the header has format version {version} and flags {flags:#x}; this program knows version {} without flags",
+        "the header has format version {version} and flags {flags:#x}, or another size; this program knows version {} without \
+         flags and with a header of {HEADER_SIZE} bytes",
         VERSION
     )]
     Unsupported {
@@ -162,7 +163,7 @@ pub(super) fn decode_identity(bytes: &[u8]) -> Result<u128, HeaderFlaw> {
 /// A record that was read, with a payload of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where the record starts. After the offset that was asked for, when that one was in a skipped range.
+    /// The record's offset. If the requested offset is in a skipped range, the offset of the first record after this range.
     pub offset: u64,
     /// Where the next record starts, or will start.
     pub next_offset: u64,
@@ -250,7 +251,7 @@ pub(super) fn verified_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
     if has_its_hash(&bytes[..len]) { Ok(len) } else { Err(RecordFlaw::Hash) }
 }
 
-/// Whether the BLAKE3 of a whole record's payload is the one it carries.
+/// Whether a whole record has the BLAKE3 of its payload.
 pub(super) fn has_its_hash(record: &[u8]) -> bool {
     blake3::hash(&record[RECORD_OVERHEAD..]) == stored_hash(record)
 }
@@ -356,16 +357,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_stamp_with_any_bit_flipped_is_damaged() {
-        for stamp in [FileKind::Segment, FileKind::SyncedMark, FileKind::Cursor] {
-            let bytes = stamp.encode(0x0102_0304_0506_0708);
-            assert_eq!(stamp.decode(&bytes), Ok(0x0102_0304_0506_0708));
+    fn a_header_with_any_bit_flipped_is_damaged() {
+        for kind in [FileKind::Segment, FileKind::SyncedMark, FileKind::Cursor] {
+            let bytes = kind.encode(0x0102_0304_0506_0708);
+            assert_eq!(kind.decode(&bytes), Ok(0x0102_0304_0506_0708));
             for bit in 0..bytes.len() * 8 {
                 let mut flipped = bytes;
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(stamp.decode(&flipped), Err(HeaderFlaw::Damaged), "bit {bit}");
+                assert_eq!(kind.decode(&flipped), Err(HeaderFlaw::Damaged), "bit {bit}");
             }
-            assert_eq!(stamp.decode(&bytes[..31]), Err(HeaderFlaw::Damaged));
+            assert_eq!(kind.decode(&bytes[..31]), Err(HeaderFlaw::Damaged));
         }
         assert_eq!(FileKind::Cursor.decode(&FileKind::SyncedMark.encode(1)), Err(HeaderFlaw::Damaged));
     }

@@ -21,7 +21,8 @@ use super::status::JournalStatus;
 use crate::disk;
 use crate::store::{self, Check, Cut, Finding, LEFTOVER_AGE, Recovery};
 
-/// Damaged ranges of a segment that are saved in a file each; more are saved as one copy from the first to the last.
+/// If a segment has at most this many damaged ranges, each is saved in a file of its own; otherwise one file has all bytes from
+/// the first range to the last.
 const SAVED_APART: usize = if cfg!(test) { 8 } else { 64 };
 
 /// Which records opening a journal checks.
@@ -48,7 +49,7 @@ pub struct RecoveryReport {
     pub checked_from: u64,
     /// Valid records among those that were checked.
     pub records: u64,
-    /// Their bytes, overhead included.
+    /// Length of these records in bytes, with lengths and checksums.
     pub bytes: u64,
     /// Torn writes that were cut off, and files that were renamed.
     pub recovery: Recovery,
@@ -68,8 +69,7 @@ pub struct SavedRange {
     pub damage: Damage,
     /// Number of bytes of the file; 0 where no file had them.
     pub len_bytes: u64,
-    /// The copy; none where no file had the bytes. The ranges of a segment with very many share one copy of all bytes between
-    /// the first and the last.
+    /// The copy; `None` where no file had the bytes. Many ranges of one segment share a copy.
     pub saved: Option<PathBuf>,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct RecoveredJournal {
     pub(super) report: RecoveryReport,
 }
 
-/// What recovery does about damage that no torn write explains.
+/// How recovery treats damage that no torn write explains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCorruption {
     /// Fail with [`JournalError::Corrupt`] and change nothing.
@@ -94,11 +94,11 @@ pub enum OnCorruption {
     SetAside,
 }
 
-/// Checks a whole journal, cuts off torn writes, and does about other damage what `on_corruption` says.
+/// Checks a whole journal, cuts off torn writes, and refuses other damage or sets it aside, as `on_corruption` says.
 ///
 /// # Errors
-/// [`JournalError::Locked`] while a writer has it open; [`JournalError::Corrupt`] with [`OnCorruption::Refuse`], before anything
-/// is changed; [`JournalError::Unsupported`]; [`JournalError::Quarantine`]; file operations that fail.
+/// [`JournalError::Locked`] while a writer has the journal open; [`JournalError::Corrupt`] with [`OnCorruption::Refuse`], before
+/// anything is changed; [`JournalError::Unsupported`]; [`JournalError::Quarantine`]; file operations that fail.
 pub fn recover(directory: &Path, on_corruption: OnCorruption) -> Result<RecoveryReport> {
     let directory = Directory::at(directory);
     let _lock = directory.lock(Duration::ZERO)?;
@@ -138,13 +138,13 @@ pub fn recover_file(path: &Path) -> Result<RecoveryReport> {
     let Some(at) = segments.iter().position(is_named) else {
         return Err(JournalError::NotASegment { path: path.to_owned() });
     };
-    let file = segments[at];
+    let segment = segments[at];
     let Some(next) = segments.get(at + 1) else {
         let survey = JournalSurvey::of(&directory, skips, segments, Scope::LastSegment)?;
         return Ok(survey.unless_corrupt()?.repair(Vec::new(), started)?.report);
     };
     // A sealed segment has no torn end, so there is nothing to repair.
-    let extent = SegmentExtent { path, file, next_base: Some(next.base), from: file.base };
+    let extent = SegmentExtent { path, segment, next_base: Some(next.base), from: segment.base };
     let checked = check_segment(extent, &skips)?;
     if !checked.damages.is_empty() {
         return Err(JournalError::Corrupt {
@@ -154,9 +154,9 @@ pub fn recover_file(path: &Path) -> Result<RecoveryReport> {
     }
     Ok(RecoveryReport {
         segments: 1,
-        start: skips.advance(file.base),
-        end: skips.advance(file.end()),
-        checked_from: file.base,
+        start: skips.advance(segment.base),
+        end: skips.advance(segment.end()),
+        checked_from: segment.base,
         records: checked.records,
         bytes: checked.bytes,
         recovery: Recovery::default(),
@@ -342,9 +342,9 @@ impl<'d> JournalSurvey<'d> {
         let extents: Vec<_> = self.segments.iter().zip(next_bases).skip(first).collect();
         let checked: Vec<CheckedSegment> = extents
             .into_par_iter()
-            .map(|(file, next_base)| {
-                let path = self.directory.segment(file.base);
-                check_segment(SegmentExtent { path: &path, file: *file, next_base, from }, &self.skips)
+            .map(|(&segment, next_base)| {
+                let path = self.directory.segment(segment.base);
+                check_segment(SegmentExtent { path: &path, segment, next_base, from }, &self.skips)
             })
             .collect::<Result<_, _>>()?;
         for (segment, found) in self.segments[first..].iter().zip(checked) {
@@ -406,7 +406,7 @@ impl<'d> JournalSurvey<'d> {
             self.directory.write_skips(&self.skips)?;
         }
         for saved in &quarantined {
-            self.mend(&saved.damage)?;
+            self.rewrite_header_or_cut(&saved.damage)?;
         }
         for cut in &truncated {
             if cut.length > 0 {
@@ -455,9 +455,9 @@ impl<'d> JournalSurvey<'d> {
     /// on they count as synced, and a sync of a later segment would not cover them.
     fn sync_inherited(&self) -> Result<()> {
         let Some(last) = self.segments.last() else { return Ok(()) };
-        let is_behind = |offset: u64| self.mark.is_none_or(|mark| mark < offset);
-        let file = is_behind(self.whole_end).then(|| self.directory.segment(last.base));
-        let names = is_behind(last.base + 1).then(|| self.directory.root());
+        let is_after_mark = |offset: u64| self.mark.is_none_or(|mark| mark < offset);
+        let file = is_after_mark(self.whole_end).then(|| self.directory.segment(last.base));
+        let names = is_after_mark(last.base + 1).then(|| self.directory.root());
         Ok(store::sync_inherited(file, names)?)
     }
 
@@ -522,7 +522,7 @@ impl<'d> JournalSurvey<'d> {
         save_bytes(self.directory, file, range, &name)
     }
 
-    fn mend(&self, damage: &Damage) -> Result<()> {
+    fn rewrite_header_or_cut(&self, damage: &Damage) -> Result<()> {
         match damage.reason {
             DamageReason::Header => {
                 let file = disk::File::open_rw(&damage.segment)?;

@@ -220,7 +220,9 @@ fn differences(log: &BookState, snapshot: &BookState) -> Result<Option<String>, 
             return Ok(Some(format!("account {:?} is missing", id.to_key())));
         };
         let said = snapshot.account(index);
-        if said.opened != account.opened || said.raw != account.raw || said.updated_seq != account.updated_seq
+        if said.opened != account.opened
+            || said.debit_balance != account.debit_balance
+            || said.updated_seq != account.updated_seq
         {
             return Ok(Some(format!("account {:?}", id.to_key())));
         }

@@ -31,7 +31,7 @@ pub struct BookReport {
     pub accounts: u64,
     /// Transactions.
     pub transactions: u64,
-    /// Segments, and their length together in bytes.
+    /// Number of segments.
     pub segments: u64,
     /// Length of all segments in bytes.
     pub segments_bytes: u64,
@@ -43,7 +43,7 @@ pub struct BookReport {
     pub run_keys: u64,
     /// Assets of which debits and credits differ. No fault: a store takes transactions as they are posted.
     pub unbalanced: Vec<Unbalanced>,
-    /// Copies that repairs kept of what they cut, and snapshots that were ahead of their log.
+    /// Files that repairs keep: copies of bytes that were cut off, and snapshots that name events after the end of the log.
     #[serde(serialize_with = "crate::disk::lossy::many")]
     pub set_aside: Vec<PathBuf>,
 }
