@@ -51,7 +51,7 @@ pub(super) struct BookArgs {
 
 #[derive(Debug, Subcommand)]
 enum BookCommand {
-    /// Create a store, or see that there is one.
+    /// Create a store, unless there is one.
     #[command(after_help = "Examples:\n  burn book init accounts")]
     Init {
         #[command(flatten)]
@@ -78,7 +78,7 @@ Examples:
         /// The network of a crypto asset; without one it is fiat.
         #[arg(long, requires = "id")]
         network: Option<String>,
-        /// What the network calls it.
+        /// The asset's id in the network.
         #[arg(long, requires = "network")]
         native_id: Option<String>,
     },
@@ -96,7 +96,7 @@ Examples:
         /// The asset it holds.
         #[arg(long, requires = "account")]
         asset: Option<String>,
-        /// What it is.
+        /// The kind of account.
         #[arg(long, value_parser = kind_parser(), requires = "account")]
         kind: Option<AccountKind>,
         /// The side on which its balance counts [default: that of its kind]
@@ -118,8 +118,8 @@ Lines that wait on standard input are committed together, up to --batch lines. F
 sequence number, transaction id and time, separated by tabs; for a key that was used before, those of that time. Lines that are refused are \
 named on standard error, and the exit code is 1.
 
-A transaction is taken as it is: that its debits and credits are equal, that it has postings at all, and that amounts are \
-positive is for who posts it to see to. `burn book trial-balance` and `burn book check` show where a book is out of balance.
+A transaction is committed as it is. The program that posts it must see that debits equal credits, that there are postings, and \
+that amounts are positive. `burn book trial-balance` and `burn book check` show where a book is out of balance.
 
 Examples:
   burn book post accounts < transactions.jsonl")]
@@ -153,7 +153,7 @@ Examples:
         /// BOOK:PATH.
         #[arg(value_parser = parse_account)]
         account: AccountId,
-        /// Only events behind the one of this sequence number.
+        /// Only postings of events after this sequence number.
         #[arg(long, default_value_t = 0)]
         after: Seq,
         /// Most transactions to show [default: all]
@@ -209,7 +209,7 @@ Examples:
     /// Verify every segment, snapshot and run, changing nothing; exit 1 if anything is wrong.
     #[command(after_help = "\
 Every finding names the file, the byte offset where there is one, what is wrong, and what opening the store does about it.
-Damage does not keep the rest from being looked at.
+After a damaged part the check goes on with the rest.
 
 Examples:
   burn book check accounts

@@ -1,7 +1,7 @@
 //! SIGINT and SIGTERM during long work. The first asks the work to stop and clean up, the second ends the process at once.
 //!
 //! Guarantees: a process ends within a second of the first signal. Work that watches has that time to stop. Work that does not
-//! watch ends at once by the signal's own effect, or as soon as it has let go of its lock files. Work that has not stopped by then
+//! watch ends at once by the signal's own effect, or as soon as it has released its lock files. Work that has not stopped by then
 //! is in a call that cannot be interrupted, such as a sync. The process ends all the same, because every
 //! store survives the death of its writer at any moment.
 
@@ -23,7 +23,7 @@ pub(super) fn failure_code() -> ExitCode {
 #[cfg(unix)]
 use on_unix::signal;
 
-/// Where there are no such signals, nobody asks.
+/// Without these signals the flag is never set.
 #[cfg(not(unix))]
 pub(super) fn watch() -> Interrupt {
     Interrupt::new()
@@ -121,7 +121,7 @@ mod on_unix {
             } else if crate::lock::end_holding_none(GRACE) {
                 end_by(signal());
             }
-            let text = "burn: interrupted; what it left unfinished is put right by the next command\n";
+            let text = "burn: interrupted; the next command repairs unfinished work\n";
             let _ = std::io::stderr().lock().write_all(text.as_bytes());
             // SAFETY: ends the process. No exit handler runs beside threads that are still at work.
             unsafe { libc::_exit(128 + signal()) };
@@ -130,9 +130,9 @@ mod on_unix {
         Some(wake.into())
     }
 
-    /// Ends the process by the signal's own effect, from which a shell learns that a script shall end, too.
+    /// Ends the process by the signal's own effect, so that a shell ends its script, too.
     fn end_by(signal: libc::c_int) -> ! {
-        // SAFETY: plain calls. The first process of a container, for which signals have no effect of their own, gets to the last.
+        // SAFETY: plain calls. Process 1 of a container ignores a signal without a handler, so it reaches the last call.
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
             libc::raise(signal);

@@ -50,7 +50,8 @@ enum LedgerCommand {
     #[command(after_help = "\
 The lines of one run are one batch. All lines are checked first; a record that cannot be appended is an error that names its \
 line, and nothing is written. Input of more than 16 MiB is kept in an unnamed file in the home until it is checked, and is then \
-appended in pieces. A line has at most 32 MiB. Without --kind each record is given as its whole line, as `burn ledger export` \
+appended in pieces. A line of the input has at most 32 MiB; a record has at most 16 MiB as a line of the ledger. Without --kind each record is \
+given as its whole line, as `burn ledger export` \
 writes it; with --kind stamp, too; with any other kind as the member `record` of its line.
 
 A record is also refused when a time in it is not RFC 3339 with date, time and zone, a count is not a whole number \

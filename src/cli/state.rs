@@ -79,7 +79,7 @@ Examples:
     /// List what a reset deletes, moves and keeps; with --force, reset.
     #[command(after_help = "\
 A reset deletes the archive, the index files, ingest.known and ingest.state/, which can be made again. Run `burn state rebuild index` \
-before the next append or import: without its index the ledger takes its own records a second time. With --everything it also moves \
+before the next append or import, because an append without the index writes records that the ledger has already. With --everything it also moves \
 ledger, content, cursors.json, hwm.json and ingest.side.json to a directory trash-<time> in the home, and never deletes them.
 
 A symbolic link is deleted or moved itself, never the file that it leads to. A relative link in the trash leads nowhere.
@@ -94,12 +94,13 @@ Examples:
 enum RebuildCommand {
     /// Bring archive.sqlite up to date with the ledger.
     #[command(after_help = "\
-Several ledgers are merged, as `burn ledger merge` does, to a file beside the archive with the added name .ledger.jsonl, and the archive is \
-built of it from byte 0. A ledger is a file, also of gzip or zstd, a home, a pattern in quotes, or - for standard input.
-
 Without --full, a build reads the lines that were appended since the last build. With --full, a build reads the ledger from byte 0 into a \
 new file, which then replaces the archive; the old archive stays readable until that moment. A file that is not an \
 SQLite database is left alone, unless --force renames it.
+
+Several ledgers are merged, as `burn ledger merge` does, into a file beside the archive, named like the archive with .ledger.jsonl \
+added; the archive is then built from this file, from byte 0. A ledger is a file (plain, gzip or zstd), a home, a pattern in quotes, \
+or - for standard input.
 
 Examples:
   burn state rebuild archive
@@ -160,7 +161,7 @@ struct ArchiveArgs {
     /// The loader that writes the rows of a full rebuild.
     #[arg(long, hide = true, default_value = "bulk", value_parser = loader_parser())]
     loader: Load,
-    /// Memory of the bulk loader before it spills into files beside the archive: bytes, or with KB, MB, GB, KiB, MiB, GiB.
+    /// Sixteen times the memory that the bulk loader uses before it spills rows to a file: bytes, or with KB, MB, GB, KiB, MiB, GiB.
     #[arg(long, hide = true, value_name = "SIZE", default_value = "512MiB", value_parser = crate::dev::parse_size)]
     memory: u64,
     /// Publish a full rebuild without checking it first.
@@ -181,10 +182,10 @@ fn loader_parser() -> impl TypedValueParser<Value = Load> {
 pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
     let StateArgs { command, form: JsonArg { json }, home } = args;
     match command {
-        None => status::print_status(&Paths::of_home(&home.home()?), Some(&home.home()?), json),
+        None => print_home_status(&home, json),
         Some(StateCommand::Status(files)) => match files.named()? {
             Some(paths) => status::print_status(&paths, None, json),
-            None => status::print_status(&Paths::of_home(&home.home()?), Some(&home.home()?), json),
+            None => print_home_status(&home, json),
         },
         Some(StateCommand::Rebuild { what: RebuildCommand::Archive(archive) }) => {
             rebuild_archive(archive, &home, json)
@@ -199,6 +200,11 @@ pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
         Some(StateCommand::Prune(prune)) => clean::prune(&prune, home.home()?, json),
         Some(StateCommand::Reset(reset)) => clean::reset(&reset, home.home()?, json),
     }
+}
+
+fn print_home_status(home: &HomeArg, json: bool) -> anyhow::Result<ExitCode> {
+    let home = home.home()?;
+    status::print_status(&Paths::of_home(&home), Some(&home), json)
 }
 
 fn extra_ids(force: bool) -> ExtraIds {
@@ -221,7 +227,8 @@ fn reindexed(ledger: &Ledger, result: &Reindexed) -> String {
         counted(result.fingerprints, "fingerprint")
     );
     if result.dropped_ids > 0 {
-        text.push_str(&format!("  dropped: {} of no line\n", counted(result.dropped_ids, "id")));
+        let ids = counted(result.dropped_ids, "id");
+        text.push_str(&format!("  dropped: {ids} in no line of the ledger\n"));
     }
     if result.malformed_lines > 0 {
         let lines = counted(result.malformed_lines, "malformed line");
@@ -243,7 +250,7 @@ fn rebuild_all(ledger: &Ledger, extra: ExtraIds, json: bool) -> anyhow::Result<E
     }
     let paths = Paths::of_home(ledger.home());
     let options = Options { interrupt: interrupt::watch(), ..Options::default() };
-    let archive = build(&paths, None, |watch| archive::build_tail(&paths, &options, watch))?;
+    let archive = build(&paths, None, |observer| archive::build_tail(&paths, &options, observer))?;
     let rebuilt = Rebuilt { index, archive };
     print_result(json, &rebuilt, || summary(&paths, &rebuilt.archive))?;
     exit_code(&paths, &rebuilt.archive)
@@ -252,15 +259,15 @@ fn rebuild_all(ledger: &Ledger, extra: ExtraIds, json: bool) -> anyhow::Result<E
 /// The number of findings that are printed; `--report` has all findings.
 const FINDINGS_SHOWN: u64 = 5;
 
-pub(super) struct Watch {
+pub(super) struct BuildObserver {
     ledger: PathBuf,
     bar: BuildBar,
-    report: Option<BuildReport>,
+    report: Option<ReportFile>,
     report_error: Option<std::io::Error>,
     findings: u64,
 }
 
-impl Observer for Watch {
+impl Observer for BuildObserver {
     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
         self.bar.update(progress);
         // The report is whole before anything is committed or published.
@@ -300,18 +307,18 @@ impl Observer for Watch {
 }
 
 /// A file for the lines that a build leaves out, and its path.
-pub(super) type BuildReport = (PathBuf, std::io::BufWriter<std::fs::File>);
+pub(super) type ReportFile = (PathBuf, std::io::BufWriter<std::fs::File>);
 
 /// Builds an archive with a progress bar. Says which lines were left out, and what was set aside.
 pub(super) fn build(
     paths: &Paths,
-    report: Option<BuildReport>,
-    run: impl FnOnce(&mut Watch) -> Result<BuildResult, ArchiveError>,
+    report: Option<ReportFile>,
+    run: impl FnOnce(&mut BuildObserver) -> Result<BuildResult, ArchiveError>,
 ) -> anyhow::Result<BuildResult> {
-    let mut watch =
-        Watch { ledger: paths.ledger.clone(), bar: BuildBar::new(), report, report_error: None, findings: 0 };
-    let result = run(&mut watch);
-    let Watch { bar, report, report_error, findings, .. } = watch;
+    let (ledger, bar) = (paths.ledger.clone(), BuildBar::new());
+    let mut observer = BuildObserver { ledger, bar, report, report_error: None, findings: 0 };
+    let result = run(&mut observer);
+    let BuildObserver { bar, report, report_error, findings, .. } = observer;
     bar.finish();
     if let (Err(_), 0, Some((path, _))) = (&result, findings, &report)
         && disk::metadata(path).is_ok_and(|found| found.is_file)
@@ -344,7 +351,7 @@ pub(super) fn build(
 /// The words of the command, for errors of usage.
 const WORDS: [&str; 3] = ["state", "rebuild", "archive"];
 
-/// Whether two names are one file is known only when both are opened. Nothing is changed by then, so it is wrong usage.
+/// Two names of one file are found only when both are opened. Nothing is changed by then, so the error counts as wrong usage.
 fn same_file_is_wrong_usage<T>(done: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
     if let Err(error @ ArchiveError::SameFile { .. }) = &done {
         wrong_usage(&WORDS, &error.to_string());
@@ -414,11 +421,11 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
         None => None,
     };
     let from_zero = args.full || ledgers.merged.is_some();
-    let result = build(paths, report, |watch| {
+    let result = build(paths, report, |observer| {
         same_file_is_wrong_usage(if from_zero {
-            archive::rebuild_full(paths, &options, watch)
+            archive::rebuild_full(paths, &options, observer)
         } else {
-            archive::build_tail(paths, &options, watch)
+            archive::build_tail(paths, &options, observer)
         })
     })?;
     #[derive(serde::Serialize)]
@@ -436,13 +443,9 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
     exit_code(paths, &result)
 }
 
-fn exists(path: &std::path::Path) -> anyhow::Result<bool> {
-    path.try_exists().with_context(|| format!("cannot look at {}", path.display()))
-}
-
 /// Warns when there is no ledger, because a mistyped home must not look like an empty one.
 fn warn_if_missing(ledger: &std::path::Path) -> anyhow::Result<()> {
-    if !exists(ledger)? {
+    if !ledger.try_exists().with_context(|| format!("cannot look at {}", ledger.display()))? {
         warn(&format!("there is no ledger at {}; nothing was read", ledger.display()));
     }
     Ok(())

@@ -91,7 +91,7 @@ fn describe(status: &Status, ledger: &Path) -> String {
         (_, false) => match ledger_bytes {
             Some(bytes) if bytes >= taken_in_bytes => {
                 format!(
-                    "behind by {} bytes; `burn state rebuild archive` adds them",
+                    "lacks {} bytes of the ledger; `burn state rebuild archive` adds them",
                     grouped(bytes - taken_in_bytes)
                 )
             }
@@ -110,7 +110,7 @@ fn describe(status: &Status, ledger: &Path) -> String {
         "ledger",
         match ledger_bytes {
             Some(bytes) => {
-                format!("{ledger}, {} of {} bytes taken in", grouped(taken_in_bytes), grouped(bytes))
+                format!("{ledger}, {} of {} bytes in the archive", grouped(taken_in_bytes), grouped(bytes))
             }
             None => format!("{ledger}, missing"),
         },

@@ -26,7 +26,7 @@ use crate::usage::{
     self, ActiveBlock, Bound, Filters, Instant, Pattern, Prices, Question, Sums, WeekStart, Zone,
 };
 
-/// The line is printed after this time, with what is known.
+/// After this time the line is printed with the parts that are known.
 const DEADLINE: Duration = Duration::from_millis(100);
 /// How much of the input is read.
 const INPUT_MAX_BYTES: u64 = 16 << 20;
@@ -35,7 +35,7 @@ const PARTS: [&str; 10] =
     ["session", "today", "month", "block", "ctx", "5h", "7d", "spend", "model", "project"];
 /// An import ends after this time; the next one goes on.
 const IMPORT_MAX: Duration = Duration::from_millis(200);
-/// An import is asked to end so long before, because it has locks to let go of.
+/// An import is asked to end this long before its limit, because it has locks to release.
 const IMPORT_GRACE: Duration = Duration::from_millis(50);
 /// An import reads for so long. The rest of its time is for appending the records.
 const IMPORT_READS: Duration = Duration::from_millis(60);
@@ -117,7 +117,7 @@ pub(super) fn run(args: StatuslineArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts the import of the session that the input names, and does not wait. What fails is made good by the next one.
+/// Starts the import of the session that the input names, and does not wait. The next import repeats what failed.
 fn start_import(input: &[u8], home: &Home) {
     let Ok(program) = std::env::current_exe() else { return };
     let mut command = Command::new(program);
@@ -127,8 +127,8 @@ fn start_import(input: &[u8], home: &Home) {
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
 }
 
-/// Takes in the log of the session that the input names. A lock that is held, an input that names no session, a log that cannot be read:
-/// then nothing is done, because nobody would hear of it.
+/// Imports the log of the session that the input names. Does nothing if a lock is held, the input names no session, or the log
+/// cannot be read, because nobody reads a message.
 fn import(home: &HomeArg) {
     let started = Clock::now();
     let Ok(home) = home.home() else { return };

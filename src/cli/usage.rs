@@ -211,7 +211,8 @@ fn print_answer(
 /// A build of so many bytes takes a moment that a reader notices.
 const NOTICED_BYTES: u64 = 32 << 20;
 
-/// Reads into the archive what the ledger has more, if nobody else builds it. The first archive is waited for.
+/// Adds new lines of the ledger to the archive, unless another process builds it. Waits for a process that builds the first
+/// archive.
 pub(super) fn bring_up_to_date(paths: &Paths, interrupt: &Interrupt) -> anyhow::Result<()> {
     catch_up(paths, NOTICED_BYTES, interrupt)
 }
@@ -239,7 +240,7 @@ pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt)
     let ledger_bytes = || std::fs::metadata(&paths.ledger).map_or(0, |ledger| ledger.len());
     let (unread_bytes, why) = match archive::query::lag(paths) {
         Ok(Lag::Nothing) => return Ok(()),
-        Ok(Lag::Lines(bytes)) => (bytes, "behind"),
+        Ok(Lag::Lines(bytes)) => (bytes, "out of date"),
         Ok(Lag::Rebuild(_)) => (ledger_bytes(), "of another ledger"),
         Err(ArchiveError::Missing { .. }) => (ledger_bytes(), "missing"),
         // The question itself says what is wrong.
@@ -256,7 +257,8 @@ pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt)
     }
     let options = Options { interrupt: interrupt.clone(), ..Options::default() };
     loop {
-        let error = match state::build(paths, None, |watch| archive::build_tail(paths, &options, watch)) {
+        let error = match state::build(paths, None, |observer| archive::build_tail(paths, &options, observer))
+        {
             Ok(result) => return state::exit_code(paths, &result).map(drop),
             Err(error) => error,
         };

@@ -147,7 +147,7 @@ impl Binding {
         if at == offset {
             return Ok(cursor.clone());
         }
-        refused(format!("the cursor `{}` of that journal stands at {}", cursor.name, cursor.offset))
+        refused(format!("the cursor `{}` of that journal is at {}", cursor.name, cursor.offset))
     }
 
     fn flaw(&self, key: &'static [u8], value: &[u8]) -> IngestError {

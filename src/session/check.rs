@@ -151,9 +151,9 @@ fn finding_of((file, range): (PathBuf, Range<u64>)) -> Result<Finding<SessionPro
     };
     // Between two entries nothing can be cut.
     let remedy = if range.end < disk::metadata(&file)?.len_bytes {
-        "takes in entries; if it does not, restore the segment from a copy"
+        "adds entries; if it does not, restore the segment from a copy"
     } else {
-        "takes in entries and sets the rest aside"
+        "adds entries and sets the rest aside"
     };
     let reason = format!("{length} bytes are {what}; `burn session reindex` {remedy}");
     Ok(Finding { file, offset: Some(range.start), problem, reason })

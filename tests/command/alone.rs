@@ -45,7 +45,7 @@ fn it_says_so_before_it_builds_an_archive() {
     );
     assert!(more.status.success());
     let (code, _, said) = burn(&made);
-    assert!(code == Some(0) && said.contains("archive.sqlite is behind: "), "{said}");
+    assert!(code == Some(0) && said.contains("archive.sqlite is out of date: "), "{said}");
     assert_eq!(burn(&made).2, "");
 }
 

@@ -31,8 +31,8 @@ const SET_ASIDE_SHOWN: u64 = 5;
 #[command(after_help = "\
 Assertions, votes and epochs go to the store, lines queued by `burn ledger append --via-journal` to the ledger of the \
 home, each once. Records that cannot be understood are set aside in the store, under Q: and their offset, with the \
-reason. Killed anywhere, the next run goes on. How far a store is behind is its cursor in `burn journal status`. A store \
-is filled from one journal; another one, also one begun again in its place, is refused.
+reason. After a kill, the next run continues. `burn journal status` shows the store's cursor and how many bytes the store \
+lacks. A store is filled from one journal: another journal is refused, also one that was begun again in the same directory.
 
 Examples:
   burn journal drain
@@ -44,10 +44,10 @@ pub struct DrainArgs {
     /// The store's directory; created when missing [default: ingest in the home].
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Stop when the journal has nothing more. This is the default.
-    #[arg(long, conflicts_with = "follow")]
+    /// The default, which scripts may still name.
+    #[arg(long, hide = true, conflicts_with = "follow")]
     once: bool,
-    /// Go on with records as they are appended, until told to stop by SIGINT or SIGTERM.
+    /// Go on with records as they are appended, until SIGINT or SIGTERM.
     #[arg(long, conflicts_with = "json")]
     follow: bool,
     #[command(flatten)]
@@ -181,7 +181,7 @@ fn drain(
             // The lines stay queued, and the command was asked to stop.
             Err(IngestError::Ledger { .. }) if follow && interrupt.is_requested() => break,
             Err(error @ IngestError::Ledger { .. }) if follow => {
-                let warning = format!("{error}; asking again");
+                let warning = format!("{error}; trying again");
                 if warning != last_warning {
                     warn(&warning);
                     last_warning = warning;
@@ -191,8 +191,8 @@ fn drain(
             Err(error) => return Err(error.into()),
         }
         spinner.say(|| {
-            let behind = ingestor.lag().map_or_else(|error| error.to_string(), human_bytes);
-            format!("{} drained, {behind} behind", counted(total.records, "record"))
+            let lag = ingestor.lag().map_or_else(|error| error.to_string(), human_bytes);
+            format!("{} drained, {lag} left", counted(total.records, "record"))
         });
     }
     spinner.clear();

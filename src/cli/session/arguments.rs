@@ -87,7 +87,7 @@ pub(super) struct CheckpointArgs {
     /// The checkpoint's number [default: the next one]
     #[arg(long, value_name = "N", conflicts_with = "list")]
     pub(super) number: Option<u64>,
-    /// Why it is made.
+    /// The reason for the checkpoint.
     #[arg(long, value_name = "TEXT", default_value = "manual", conflicts_with = "list")]
     pub(super) reason: String,
     /// List the checkpoints.
@@ -104,7 +104,7 @@ pub(super) struct RollbackArgs {
     /// The id of the migration in the ledger [default: a new UUID]
     #[arg(long, value_name = "ID")]
     pub(super) migration_id: Option<String>,
-    /// What ties the events of one attempt together [default: a new UUID]
+    /// An id that all events of one attempt share [default: a new UUID]
     #[arg(long, value_name = "ID")]
     pub(super) correlation_id: Option<String>,
 }
@@ -116,7 +116,7 @@ pub(super) struct ManifestArgs {
     /// Write the manifest instead of comparing it.
     #[arg(long)]
     pub(super) write: bool,
-    /// The session's id [default: that of the manifest there is, else a new UUID]
+    /// The session's id [default: that of the existing manifest, else a new UUID]
     #[arg(long, value_name = "ID", requires = "write")]
     pub(super) session_id: Option<String>,
     /// Where the entries came from: jsonl_v3, sqlite_v1, native_v2 [default: as there is, else native_v2]
