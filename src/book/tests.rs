@@ -317,6 +317,47 @@ fn a_failed_write_or_sync_leaves_the_log_as_it_was() {
     assert!(refused > 10, "{refused}");
 }
 
+/// Otherwise a power cut after the failure brings events back that every caller was told are not there.
+#[test]
+fn what_a_failed_batch_wrote_is_taken_back_durably() {
+    let mut refused = 0;
+    for fail_at in 0.. {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || LogTaleaStore::open_with(directory.path(), OPTIONS);
+        runtime().block_on(async {
+            let store = open().await.unwrap();
+            set_up(&store).await.unwrap();
+            store.shutdown().await;
+        });
+        let contents = |root: &Path| segments(root).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
+        let before = contents(directory.path());
+        let sales: Vec<Transaction> = (1..4).map(sale).collect();
+        let harness = Harness::recording_failure(directory.path(), fail_at);
+        let outcomes = harness.run(|| {
+            runtime().block_on(async {
+                let store = open().await.ok()?;
+                let outcomes = store.commit_batch(&sales).await;
+                store.shutdown().await;
+                Some(outcomes)
+            })
+        });
+        if !harness.has_failed() {
+            break;
+        }
+        // A cut that failed cannot be durable.
+        if outcomes.is_none_or(|outcomes| outcomes[0].is_ok()) || contents(directory.path()) != before {
+            continue;
+        }
+        refused += 1;
+        for seed in 0..20 {
+            let image = tempfile::tempdir().unwrap();
+            harness.lay_out(harness.events(), Survival::Torn { seed }, image.path());
+            assert!(contents(image.path()) == before, "{harness:?} {seed}");
+        }
+    }
+    assert!(refused > 5, "{refused}");
+}
+
 /// Comparing each posting with all accounts before it takes minutes here.
 #[test]
 fn a_transaction_of_many_postings_is_judged_in_a_moment() {

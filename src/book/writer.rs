@@ -280,7 +280,8 @@ impl BookWriter {
     /// anything, so events in bytes that stay could be acknowledged and then lost.
     ///
     /// The segments that the batch began are deleted first, in descending order, each durably, because a crash in between must leave
-    /// a log without a gap.
+    /// a log without a gap. The cut is durable, too, because after a power cut the events would come back although every caller was told
+    /// that they failed.
     fn take_back(&mut self, book: &BookView, start_bytes: u64, begun: &[Seq]) -> Result<(), BookError> {
         self.buffer.clear();
         for base in begun.iter().rev() {
@@ -299,6 +300,7 @@ impl BookWriter {
         let file = disk::File::open_rw(&path)?;
         if file.len_bytes()? > start_bytes {
             file.set_len(start_bytes)?;
+            file.sync_all()?;
         }
         Ok(())
     }

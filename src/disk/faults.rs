@@ -129,6 +129,11 @@ impl Harness {
         Self::new(Fault::Io, None, Some(Recording::start(root)))
     }
 
+    /// Records as [`Harness::recording`] does, and fails operation number `fail_at` of those that [`Fault::Io`] can hit.
+    pub fn recording_failure(root: &Path, fail_at: u64) -> Self {
+        Self::new(Fault::Io, Some(fail_at), Some(Recording::start(root)))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
