@@ -49,7 +49,7 @@ pub struct Status {
     pub last_rebuild_at: Option<String>,
     /// Number of rows in the archive's tables.
     pub row_counts: RowCounts,
-    /// Turns by class of fidelity; turns without a class count as `unknown`.
+    /// Turns by class of fidelity; turns without a class that is a text count as `unknown`.
     pub fidelity_histogram: BTreeMap<String, u64>,
     /// Files beside the archive that builds kept for people: archives whose ledger lost lines that the archive has,
     /// and files that were not a database. In the JSON only when there are any.
@@ -209,7 +209,7 @@ fn count(connection: &ArchiveReader, table: &str) -> Result<u64, rusqlite::Error
     Ok(rows.unsigned_abs())
 }
 
-/// The class of turns without a class.
+/// The class of turns without a class, and of turns whose class is no text: an archive of another program may have a BLOB there.
 const UNKNOWN: &str = "unknown";
 
 /// Returns the number of turns by class.
@@ -221,10 +221,14 @@ fn histogram(connection: &ArchiveReader) -> Result<BTreeMap<String, u64>, rusqli
     if let Some(classes) = stored_histogram(connection) {
         return Ok(classes);
     }
-    connection
-        .prepare("SELECT COALESCE(attribution_fidelity, ?), count(*) FROM turns GROUP BY 1")?
-        .query_map([UNKNOWN], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
-        .collect()
+    let mut classes = BTreeMap::new();
+    let mut statement = connection.prepare("SELECT attribution_fidelity, count(*) FROM turns GROUP BY 1")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let class = class_of(row.get_ref(0)?).unwrap_or_else(|| UNKNOWN.to_owned());
+        *classes.entry(class).or_insert(0) += row.get::<_, i64>(1)?.unsigned_abs();
+    }
+    Ok(classes)
 }
 
 /// The number of turns by class, from the pages of the index of classes; `None` when only SQLite can count.
@@ -324,6 +328,9 @@ mod tests {
             let reader = open::open_read_only(&path).unwrap();
             reader.execute_batch("BEGIN; SELECT * FROM turns LIMIT 1").unwrap();
             assert_eq!(stored_histogram(&reader), None, "{rows}");
+            let mut expected = expected;
+            *expected.entry(UNKNOWN.to_owned()).or_insert(0) += 1;
+            assert_eq!(histogram(&reader).unwrap(), expected, "{rows}");
         }
     }
 }
