@@ -83,7 +83,7 @@ impl TextColumn {
 struct TextColumns<'s> {
     names: Vec<TextColumn>,
     counts: Vec<TextColumn>,
-    costs: [TextColumn; 2],
+    costs: Vec<TextColumn>,
     bar: Option<TextColumn>,
     /// Sums of each row, then the total.
     sums: &'s [&'s Sums],
@@ -108,7 +108,7 @@ impl<'s> TextColumns<'s> {
             is_number: false,
             cells: bars.chain([String::new()]).collect(),
         };
-        let costs = [
+        let costs = vec![
             number("cost", &|sums| look.usd(sums)),
             number("%", &|sums| format!("{:.1}", 100.0 * share(answer, sums))),
         ];
@@ -124,7 +124,7 @@ impl<'s> TextColumns<'s> {
     }
 
     /// Leaves out columns, and cuts names, until the table has at most `width` cells. Returns the titles of counts that
-    /// were left out.
+    /// were left out, and of the shares. The cost stays.
     fn fit(&mut self, width: usize, answer: &Answer) -> Vec<&'static str> {
         let mut left_out = Vec::new();
         if self.width() > width {
@@ -144,6 +144,10 @@ impl<'s> TextColumns<'s> {
         }
         let over = self.width().saturating_sub(width);
         cut_names(&mut self.names, over, answer);
+        if self.width() > width {
+            self.costs.truncate(1);
+            left_out.push("%");
+        }
         left_out
     }
 
@@ -565,6 +569,12 @@ mod tests {
                 for line in text.lines().skip(1).take(rows) {
                     // Models lose nothing, so two names beside them may need more.
                     assert!(line.chars().count() <= 80 || by.len() == 2, "{line}");
+                }
+                if period == Some(Period::Day) && by == ["model"] {
+                    let text = table(&answer, now, &look(Some(58)));
+                    for line in text.lines().skip(1).take(rows) {
+                        assert!(width(line) <= 58, "{line}");
+                    }
                 }
                 // The total's cost is there, whole, at any width.
                 let cost = look(None).usd(&answer.total);
