@@ -251,3 +251,39 @@ fn a_store_in_the_directory_of_an_open_journal_makes_nothing() {
     assert!(!directory.path().join("books").exists());
     journal.close().unwrap();
 }
+
+#[test]
+fn a_line_that_cannot_be_read_is_explained_without_words_of_rust_or_of_the_parser() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = shop(directory.path());
+    let sound = sale("k1", 1);
+    let with = |more: &str| sound.replacen('{', &format!("{{{more},"), 1);
+    let deep = format!("\"metadata\":{}1{}", "[".repeat(130), "]".repeat(130));
+    for (line, reason) in [
+        (with("\"metadata\":{\"a\":1e999}"), "byte 9 of its metadata: a number is too large"),
+        (with("\"metadata\":\"\\ud800\""), "of its metadata: a text has half of a surrogate pair"),
+        (with(&deep), "of its metadata: the JSON text nests too deep"),
+        (with("\"occurred_at\":\"yesterday\""), "occurred_at is not a time such as \"2026-04-20T12:00:00Z\""),
+        (with("\"id\":\"zz\""), "id is not a UUID"),
+        (with("\"external_refs\":[1]"), "expected an object with kind and value"),
+        (sound.replacen("\"shop:cash\"", "5", 1), "an account is a text such as \"shop:cash\", or an object"),
+        (
+            sound.replacen("{\"minor\":1,\"asset\":\"USD\"}", "1", 1),
+            "expected an object with minor and asset",
+        ),
+        (sound.replacen("\"minor\":1,", "\"minor\":1.5,", 1), "expected a whole number of 64 bits"),
+        (sound.replacen("debit", "up", 1), "unknown word `up`, expected `debit` or `credit`"),
+        (sound.trim_end().trim_end_matches('}').to_owned(), "the line ends before its JSON text does"),
+        (sound.replacen("[", "5,\"x\":[", 1), "expected a list"),
+        ("nonsense\n".to_owned(), "byte 1 of the line: it is not JSON"),
+        ("5\n".to_owned(), "expected an object with postings and idempotency_key"),
+    ] {
+        let output = burn(&["post", &dir], &line);
+        let said = std::str::from_utf8(&output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(said.contains(reason), "{line}{said}");
+        for word in ["struct ", "enum ", "variant", "i64", "ident", "line 1 column", "EOF", "recursion"] {
+            assert!(!said.replace("idempotency", "").contains(word), "{word}: {said}");
+        }
+    }
+}

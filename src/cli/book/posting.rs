@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use chrono::{DateTime, Utc};
 use crossbeam_channel::RecvTimeoutError;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use talea_core::store::{Committed, Store as _, StoreError};
 use talea_core::types::{
-    AccountId, Amount, Book, Direction, ExternalRef, IdempotencyKey, Posting, Transaction, TxId,
+    AccountId, Amount, AssetId, Book, Direction, ExternalRef, IdempotencyKey, Posting, Transaction, TxId,
 };
 use uuid::Uuid;
 
@@ -43,23 +45,38 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// An account in a line: by its key or by its parts.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "an account is a text such as \"shop:cash\", or an object with book and path")]
 enum AccountLine {
     Key(String),
     Parts(AccountId),
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(expecting = "an object with minor and asset")]
+struct AmountLine {
+    minor: i64,
+    asset: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object with account, amount and direction")]
 struct PostingLine {
     account: AccountLine,
-    amount: Amount,
+    amount: AmountLine,
     direction: Direction,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(expecting = "an object with kind and value")]
+struct ReferenceLine {
+    kind: String,
+    value: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object with postings and idempotency_key")]
 struct TransactionLine<'a> {
+    #[serde(default, deserialize_with = "uuid")]
     id: Option<Uuid>,
     /// Stands in an event, which may be given as it is.
     #[allow(dead_code)]
@@ -68,11 +85,21 @@ struct TransactionLine<'a> {
     postings: Vec<PostingLine>,
     idempotency_key: String,
     #[serde(default)]
-    external_refs: Vec<ExternalRef>,
+    external_refs: Vec<ReferenceLine>,
     /// Read when it is known how much memory it takes.
     #[serde(borrow, default, deserialize_with = "given")]
     metadata: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "time")]
     occurred_at: Option<DateTime<Utc>>,
+}
+
+fn uuid<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Uuid>, D::Error> {
+    Option::deserialize(json).map_err(|_| D::Error::custom("id is not a UUID"))
+}
+
+fn time<'de, D: Deserializer<'de>>(json: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    Option::deserialize(json)
+        .map_err(|_| D::Error::custom("occurred_at is not a time such as \"2026-04-20T12:00:00Z\""))
 }
 
 /// `null` is metadata, too.
@@ -102,12 +129,40 @@ fn parse_metadata(json: &RawValue) -> anyhow::Result<Value> {
             json.len()
         );
     }
-    Ok(serde_json::from_str(json)?)
+    serde_json::from_str(json).map_err(|error| anyhow!(refusal(&error, "its metadata")))
+}
+
+/// The sentence for JSON text that cannot be read. `of` is what was read. The error's own text has words of the parser and of Rust.
+fn refusal(error: &serde_json::Error, of: &str) -> String {
+    const WORDS: [(&str, &str); 2] =
+        [("expected i64", "expected a whole number of 64 bits"), ("expected a sequence", "expected a list")];
+    let text = error.to_string();
+    let said = text.rfind(" at line ").map_or(&*text, |end| &text[..end]);
+    let reason = match error.classify() {
+        Category::Eof => return format!("{of} ends before its JSON text does"),
+        Category::Data => {
+            let said = said.replacen("invalid type: floating point", "invalid type: number", 1);
+            let mut said = said.replacen("unknown variant", "unknown word", 1);
+            for (end, words) in WORDS {
+                if let Some(found) = said.strip_suffix(end) {
+                    said = format!("{found}{words}");
+                }
+            }
+            said
+        }
+        _ if said.starts_with("recursion limit") => "the JSON text nests too deep".to_owned(),
+        _ if said.starts_with("number out of range") => "a number is too large".to_owned(),
+        _ if said.ends_with("hex escape") => "a text has half of a surrogate pair".to_owned(),
+        _ => "it is not JSON".to_owned(),
+    };
+    // The column is the number of bytes that were read, of which the last is the wrong one.
+    format!("byte {} of {of}: {reason}", error.column().saturating_sub(1))
 }
 
 /// Answers the memory that its metadata takes, too.
 fn parse_transaction(line: &str) -> anyhow::Result<(Transaction, usize)> {
-    let line: TransactionLine<'_> = serde_json::from_str(line)?;
+    let line: TransactionLine<'_> =
+        serde_json::from_str(line).map_err(|error| anyhow!(refusal(&error, "the line")))?;
     let mut postings = Vec::new();
     for posting in line.postings {
         let account = match posting.account {
@@ -116,7 +171,8 @@ fn parse_transaction(line: &str) -> anyhow::Result<(Transaction, usize)> {
                 parse_account(&key).map_err(|reason| anyhow!("account {key:?}: {reason}"))?
             }
         };
-        postings.push(Posting { account, amount: posting.amount, direction: posting.direction });
+        let amount = Amount::new(posting.amount.minor, AssetId::new(posting.amount.asset));
+        postings.push(Posting { account, amount, direction: posting.direction });
     }
     let book = match (line.book, postings.first()) {
         (Some(book), _) => Book(book),
@@ -129,7 +185,11 @@ fn parse_transaction(line: &str) -> anyhow::Result<(Transaction, usize)> {
         book,
         postings,
         idempotency_key: IdempotencyKey(line.idempotency_key),
-        external_refs: line.external_refs,
+        external_refs: line
+            .external_refs
+            .into_iter()
+            .map(|ReferenceLine { kind, value }| ExternalRef { kind, value })
+            .collect(),
         metadata: line.metadata.map_or_else(|| Ok(json!({})), parse_metadata)?,
         occurred_at: line.occurred_at.unwrap_or_else(talea_core::store::ledger_now),
     };
