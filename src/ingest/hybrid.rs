@@ -6,6 +6,7 @@
 //! the store is created, the next opening creates it again. Both engines panic on some damaged files; a panic becomes an error here.
 
 use std::cell::Cell;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,15 +115,30 @@ impl Drop for HybridStore {
 
 /// An engine panicked, or could not open its files.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{0}; if its files are damaged, put a copy in its place, or move it away and let what the journal still has be \
-     drained again"
-)]
-struct Unusable(String);
+#[error("{reason}; {remedy}")]
+struct Unusable {
+    reason: String,
+    remedy: &'static str,
+}
 
 impl Unusable {
+    const DAMAGED: &'static str = "if its files are damaged, put a copy in its place, or move it away and let what the journal still has be \
+         drained again";
+    const NOT_WRITABLE: &'static str =
+        "a store is opened for writing also to read it: copy it to where you may write, and name the copy";
+
     fn of(error: EngineError) -> EngineError {
-        if error.is::<Self>() { error } else { Self(innermost(error.as_ref())).into() }
+        if error.is::<Self>() {
+            return error;
+        }
+        let causes = std::iter::successors(Some(&*error as &(dyn std::error::Error + 'static)), |error| {
+            error.source()
+        });
+        let mut kinds = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let is_not_writable = kinds
+            .any(|kind| matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem));
+        let remedy = if is_not_writable { Self::NOT_WRITABLE } else { Self::DAMAGED };
+        Self { reason: innermost(error.as_ref()), remedy }.into()
     }
 }
 
@@ -145,7 +161,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
     done.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("an engine panicked");
-        Err(Unusable(said.replace("\n ", ",")).into())
+        Err(Unusable { reason: said.replace("\n ", ","), remedy: Unusable::DAMAGED }.into())
     })
 }
 
@@ -263,5 +279,22 @@ impl KVStore for HybridStore {
 
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_not_writable_is_not_called_damaged() {
+        for (kind, remedy) in [
+            (io::ErrorKind::ReadOnlyFilesystem, "copy it to where you may write"),
+            (io::ErrorKind::PermissionDenied, "copy it to where you may write"),
+            (io::ErrorKind::InvalidData, "if its files are damaged"),
+        ] {
+            let text = Unusable::of(fjall::Error::Io(kind.into()).into()).to_string();
+            assert!(text.contains(remedy), "{text}");
+        }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use talea_core::store::StoreError;
 use talea_core::types::{AccountId, Book};
 
-use crate::book::{self, LogStoreOptions, LogTaleaStore};
+use crate::book::{self, BookError, LogStoreOptions, LogTaleaStore};
 use crate::cli::tell_recovery;
 use crate::store::Recovery;
 
@@ -90,7 +90,26 @@ pub(super) fn user_books(store: &LogTaleaStore) -> anyhow::Result<Vec<String>> {
 /// Opens a store that is there; only `init` makes one.
 pub(super) async fn open(directory: &Path) -> anyhow::Result<LogTaleaStore> {
     require_books(directory)?;
-    Ok(open_or_create(directory).await?.0)
+    Ok(open_or_create(directory).await.map_err(told_to_copy)?.0)
+}
+
+/// Adds to an error that the user may not write there what can be done to read the books all the same.
+fn told_to_copy(error: anyhow::Error) -> anyhow::Error {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let disk_error = match error.downcast_ref::<StoreError>() {
+        Some(StoreError::Io(inner)) => match inner.downcast_ref::<BookError>() {
+            Some(BookError::Disk(error)) => error,
+            _ => return error,
+        },
+        _ => return error,
+    };
+    match disk_error.kind() {
+        PermissionDenied | ReadOnlyFilesystem => anyhow!(
+            "{disk_error}. Opening finishes and syncs what a killed program left, so every command but `burn book check` opens \
+             books for writing: to read books where you may not write, copy their store"
+        ),
+        _ => error,
+    }
 }
 
 /// Opens a store, or makes one. Says on standard error what opening did.
@@ -98,4 +117,26 @@ pub(super) async fn open_or_create(directory: &Path) -> anyhow::Result<(LogTalea
     let (store, recovery) = book::open(directory, &LogStoreOptions::default()).await?;
     tell_recovery(&recovery, "what was cut was an unfinished frame, not kept");
     Ok((store, recovery))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::disk;
+
+    #[test]
+    fn who_may_not_write_is_told_how_to_read() {
+        let operation = disk::Operation::Open;
+        for (kind, is_told) in [
+            (std::io::ErrorKind::ReadOnlyFilesystem, true),
+            (std::io::ErrorKind::PermissionDenied, true),
+            (std::io::ErrorKind::StorageFull, false),
+        ] {
+            let error =
+                disk::Error::Io { operation: operation.clone(), path: "b/LOCK".into(), source: kind.into() };
+            let text = told_to_copy(StoreError::from(BookError::Disk(error)).into()).to_string();
+            assert_eq!(text.contains("copy their store"), is_told, "{text}");
+        }
+    }
 }
