@@ -68,11 +68,11 @@ fn configured_days(home: &Home) -> anyhow::Result<Days> {
     }
     let path = home.config();
     let text = disk::if_there(disk::read(&path));
-    let Some(text) = text.map_err(|error| anyhow!("{error}; give --days, or mend it"))? else {
+    let Some(text) = text.map_err(|error| anyhow!("{error}; give --days, or repair it"))? else {
         return Ok(Days::Forever);
     };
     let config: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|error| anyhow!("{} is not JSON: {error}; give --days, or mend it", path.display()))?;
+        .map_err(|error| anyhow!("{} is not JSON: {error}; give --days, or repair it", path.display()))?;
     match &config["content"]["retentionDays"] {
         serde_json::Value::Null => Ok(Days::Forever),
         serde_json::Value::String(text) => parse_days(text),

@@ -65,7 +65,7 @@ Examples:
   burn session check talk.v2
   burn session check talk.v2 --json")]
     Check(CheckArgs),
-    /// Open with recovery: mend the index, save and cut a torn tail.
+    /// Open with recovery: repair the index, save and cut a torn tail.
     #[command(after_help = "\
 Adds rows for entries that the index lacks, saves and cuts a torn tail, builds a lost index again. Entries that no segment \
 has, or that follow a frame with wrong numbers, leave the store; every other command refuses to drop them. Their bytes are \

@@ -22,7 +22,7 @@ fn remedy(reason: &std::io::Error) -> &'static str {
         std::io::ErrorKind::NotADirectory => {
             "a part of its path is a file: move it away, or choose another directory"
         }
-        _ => "name another file, or mend this one",
+        _ => "name another file, or repair this one",
     }
 }
 

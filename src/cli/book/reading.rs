@@ -380,7 +380,7 @@ pub(super) fn check(common: &BookDir) -> anyhow::Result<ExitCode> {
         }
         if report.findings_left_out > 0 {
             let more = counted(report.findings_left_out, "more finding");
-            writeln!(text, "and {more}, left out; mend what is listed and check again")?;
+            writeln!(text, "and {more}, left out; repair what is listed and check again")?;
         }
         if report.ok {
             text.push_str("nothing is wrong\n");

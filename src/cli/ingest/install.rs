@@ -160,7 +160,7 @@ impl Settings {
         }
         let bytes = read_bytes(&path)?;
         let refused = |at: usize, why: &str| {
-            anyhow::anyhow!("{} at byte {at}: {why}; mend it first, it is left as it is", path.display())
+            anyhow::anyhow!("{} at byte {at}: {why}; repair it first, it is left as it is", path.display())
         };
         let text = String::from_utf8(bytes).map_err(|error| {
             refused(error.utf8_error().valid_up_to(), "no JSON: bytes that are not UTF-8")

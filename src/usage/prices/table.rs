@@ -30,7 +30,7 @@ pub enum PricesError {
     },
     /// The file is no price table.
     #[error(
-        "{} is no price table: {reason}; mend it (docs/prices.md describes the format), or move it away",
+        "{} is no price table: {reason}; repair it (docs/prices.md describes the format), or move it away",
         path.display()
     )]
     Invalid {
