@@ -281,6 +281,11 @@ impl File {
         &self.file
     }
 
+    /// The handle, for another owner. Operations on it bypass fault injection.
+    pub(crate) fn into_std(self) -> fs::File {
+        self.file
+    }
+
     /// Writes all of `bytes` at the handle's position: at the end of the file after [`File::open_append`], else after
     /// the previous write. After an error an unknown part of the bytes is in the file.
     pub fn write_all(&self, bytes: &[u8]) -> Result<(), Error> {

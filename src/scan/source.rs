@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 
@@ -108,7 +109,7 @@ impl Default for Io {
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// The watch ends before the map does, because the fields of a tuple are dropped in order.
     map: Option<(Region, Mmap)>,
     len_bytes: u64,
@@ -136,20 +137,14 @@ impl Source {
     pub fn open(path: &Path, io: Io) -> Result<Self, ScanError> {
         let file = open_without_waiting(path)
             .map_err(|source| ScanError::Open { path: path.to_path_buf(), source })?;
-        Self::of_open(path, file, io)
+        Self::of_file(path, Arc::new(file), io)
     }
 
     /// Scans a file that is open already. Errors name `path`.
     ///
     /// # Errors
     /// As [`Source::open`].
-    pub(crate) fn of_file(path: &Path, file: &File, io: Io) -> Result<Self, ScanError> {
-        let again =
-            file.try_clone().map_err(|source| ScanError::Open { path: path.to_path_buf(), source })?;
-        Self::of_open(path, again, io)
-    }
-
-    fn of_open(path: &Path, file: File, io: Io) -> Result<Self, ScanError> {
+    pub(crate) fn of_file(path: &Path, file: Arc<File>, io: Io) -> Result<Self, ScanError> {
         let open = |source| ScanError::Open { path: path.to_path_buf(), source };
         let metadata = file.metadata().map_err(open)?;
         if !metadata.is_file() {
@@ -168,7 +163,7 @@ impl Source {
                 // the map, but the content of such text is not promised. A truncated file raises SIGBUS when a page beyond the
                 // new end is touched: with `truncation::install` the signal becomes `ScanError::Truncated`, without
                 // `truncation::install` the process ends, as the documentation of `truncation::install` says.
-                let map = unsafe { Mmap::map(&file) }
+                let map = unsafe { Mmap::map(&*file) }
                     .map_err(|source| ScanError::Map { path: path.to_path_buf(), source })?;
                 let region = truncation::watch(map.as_ptr() as usize, map.len());
                 Some((region, map))

@@ -28,6 +28,7 @@ mod store;
 mod versions;
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,7 +57,7 @@ const START_BYTES: u64 = 32;
 #[derive(Debug, Clone)]
 pub struct MergeInput {
     ledger: PathBuf,
-    copy: Option<Arc<disk::File>>,
+    copy: Option<Arc<File>>,
     machine: Option<MachineName>,
     content_of: Option<Home>,
 }
@@ -94,7 +95,7 @@ impl MergeInput {
 
     /// The same input, read from `copy`: for a ledger that had to be decompressed. Reports name the ledger itself.
     pub fn read_from(self, copy: disk::File) -> Self {
-        Self { copy: Some(Arc::new(copy)), ..self }
+        Self { copy: Some(Arc::new(copy.into_std())), ..self }
     }
 }
 
@@ -175,7 +176,7 @@ impl Ledger {
         };
         for MergeInput { ledger: name, copy, machine, .. } in inputs {
             let source = match copy {
-                Some(copy) => Source::of_file(name, copy.as_std(), Io::default())?,
+                Some(copy) => Source::of_file(name, Arc::clone(copy), Io::default())?,
                 None => Source::open(name, Io::default())?,
             };
             let machine = machine.as_ref().map(|machine| machine.as_str().to_owned());
