@@ -602,6 +602,23 @@ pub fn replace(path: &Path, bytes: &[u8], replacing: Replacing) -> Result<(), Er
     replace_with(path, replacing, |file| file.write_all(bytes))
 }
 
+/// Returns the file that `path` leads to through symbolic links; the file need not exist. A caller of [`replace`] whose file was chosen
+/// or put there by a person replaces this file, because a person who keeps a link there wants to keep the link.
+pub(crate) fn target_of(path: &Path) -> Result<PathBuf, Error> {
+    const LINKS_MAX: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&target) {
+            Ok(next) => target = parent_of(&target).join(next),
+            // It is no link, or whoever opens it says what is wrong.
+            Err(_) => return Ok(target),
+        }
+    }
+    let reason = "more than 40 symbolic links lead on from it; name the file that they lead to";
+    let source = io::Error::other(reason);
+    Err(Error::Io { operation: Operation::Inspect, path: path.to_owned(), source })
+}
+
 /// Replaces or creates `path` with the bytes that `write` writes: readers see the old content or the new content, never a mixture.
 ///
 /// The new content is written to an exclusively created temporary file beside `path` (`<name>.<32 hex digits>.tmp`). The

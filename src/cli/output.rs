@@ -105,24 +105,6 @@ pub(super) fn must_exist(dir: &Path, store: &str, made_by: &str, signs: &[&str])
     if signs.is_empty() { Ok(()) } else { Err(none()) }
 }
 
-/// The file that an output path leads to through symbolic links; the file need not exist. A command that replaces an output
-/// replaces this file, because a user who keeps a link there wants to keep the link.
-pub(super) fn target_of(path: &Path) -> anyhow::Result<PathBuf> {
-    const LINKS_MAX: usize = 40;
-    let mut target = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        match std::fs::read_link(&target) {
-            Ok(next) => target = crate::disk::parent_of(&target).join(next),
-            // It is no link, or whoever opens it says what is wrong.
-            Err(_) => return Ok(target),
-        }
-    }
-    Err(anyhow!(
-        "{} leads through more than {LINKS_MAX} symbolic links; name the file that they lead to",
-        path.display()
-    ))
-}
-
 /// Creates the file of `--report`. An existing file is wrong usage of the command that `words` name, and stays as it is. A
 /// device or a pipe is written to, because it has nothing to lose.
 pub(super) fn create_report(path: &Path, words: &[&str]) -> anyhow::Result<std::fs::File> {

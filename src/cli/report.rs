@@ -11,7 +11,6 @@ use clap::Args;
 use serde_json::value::RawValue;
 
 use super::arguments::{FromArg, JsonArg, now};
-use super::output::target_of;
 use super::usage::{SelectionArgs, bring_up_to_date};
 use super::{interrupt, print, print_json, print_text, query, warn, wrong_usage};
 use crate::disk::{self, Replacing};
@@ -80,7 +79,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     if is_to_stdout {
         print(page.html.as_bytes())?;
     } else {
-        disk::replace(&target_of(&args.out)?, page.html.as_bytes(), Replacing::Unsynced)?;
+        disk::replace(&disk::target_of(&args.out)?, page.html.as_bytes(), Replacing::Unsynced)?;
         if args.form.json {
             print_json(&WrittenReport::of(&page, &args.out)?)?;
         } else {

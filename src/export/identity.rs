@@ -123,7 +123,7 @@ impl ExportIdentity {
         let mut text = serde_json::to_vec_pretty(self)
             .map_err(|error| ExportError::Unwritable { reason: error.to_string() })?;
         text.push(b'\n');
-        Ok(disk::replace(&home.export(), &text, Replacing::Durable)?)
+        Ok(disk::replace(&disk::target_of(&home.export())?, &text, Replacing::Durable)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The name of a home's machine, which a person chooses: `machine.json` in the home.
 //!
-//! Reads and replaces this one file. A merge writes the name into the stamps of the merged ledger (`merge/labels.rs`).
+//! Reads and replaces this one file, or the file that a symbolic link in its place leads to. A merge writes the name into the stamps of the merged ledger (`merge/labels.rs`).
 
 use super::{Ledger, LedgerError};
 use crate::disk;
@@ -65,7 +65,8 @@ impl Ledger {
         MachineName::new(&read.machine).map(Some).map_err(|error| invalid(error.to_string()))
     }
 
-    /// Sets the name of this home's machine. Creates the home when the home is missing.
+    /// Sets the name of this home's machine. Creates the home when the home is missing. Where `machine.json` is a symbolic link, the
+    /// file that it leads to is replaced.
     ///
     /// # Errors
     /// When `machine.json` cannot be written.
@@ -76,6 +77,6 @@ impl Ledger {
         let mut text = serde_json::to_vec(&file)
             .map_err(|error| LedgerError::MachineFile { path: path.clone(), reason: error.to_string() })?;
         text.push(b'\n');
-        Ok(disk::replace(&path, &text, disk::Replacing::Durable)?)
+        Ok(disk::replace(&disk::target_of(&path)?, &text, disk::Replacing::Durable)?)
     }
 }
