@@ -14,7 +14,7 @@
 //! - Inherited bytes: whatever a killed writer left unsynced is synced before the store is used, data before names, because
 //!   from then on it counts as acknowledged.
 //! - Leftovers: a temporary file of a replacement that was killed half-way is deleted by the next holder of the lock. Where
-//!   the lock does not cover the replacement, only a file that is an hour old is deleted.
+//!   the lock does not cover the replacement, only a file that is an hour old is deleted. The same holds for a temporary directory.
 
 use std::fmt;
 use std::io;
@@ -264,6 +264,26 @@ pub(crate) fn remove_leftovers(
         }
     }
     Ok(())
+}
+
+/// Deletes the directories in `parent` whose names begin with `prefix`, and in which nothing was changed for [`LEFTOVER_AGE`]. Runs
+/// left them when they were killed. A directory that cannot be deleted does no harm.
+#[cfg(feature = "cli")]
+pub(crate) fn remove_leftover_directories(parent: &Path, prefix: &str) {
+    let is_old = |path: &PathBuf| {
+        disk::metadata(path)
+            .is_ok_and(|found| found.modified.elapsed().is_ok_and(|since| since >= LEFTOVER_AGE))
+    };
+    for path in disk::list(parent).unwrap_or_default() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_leftover = name.starts_with(prefix)
+            && disk::metadata(&path).is_ok_and(|found| found.is_directory)
+            && is_old(&path)
+            && disk::list(&path).is_ok_and(|inside| inside.iter().all(is_old));
+        if is_leftover {
+            let _ = std::fs::remove_dir_all(&path);
+        }
+    }
 }
 
 /// Makes durable what a killed writer left: the content of those `files` that are there, then the names in `directories`.

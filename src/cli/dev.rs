@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{counted, human_bytes, print_text};
-use crate::dev::{GenerateOptions, Profile, generate_file, parse_size};
+use crate::dev::{GenerateOptions, Profile, TEMPORARY_PREFIX, generate_file, parse_size};
+use crate::disk;
+use crate::store::{self, LEFTOVER_AGE};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -64,7 +66,7 @@ pub(super) fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         DevCommand::GenerateLedger { out, size, seed, profile, force } => (out, size, seed, profile, force),
         DevCommand::NaiveLoad { ledger, out } => {
             // Not SQLite, because it opens a file that is there, and gives a new one the mode of its directory.
-            crate::disk::File::create_new(&out)?;
+            disk::File::create_new(&out)?;
             naive::load(&ledger, &out)?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -73,6 +75,8 @@ pub(super) fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     };
     let options = GenerateOptions { size_bytes: size, seed, profile };
     let started = std::time::Instant::now();
+    // A killed run left its file. One that cannot be deleted does no harm.
+    let _ = store::remove_leftovers(disk::parent_of(&out), &[TEMPORARY_PREFIX], LEFTOVER_AGE);
     let summary = generate_file(&out, &options, force, |_| {})?;
     let seconds = started.elapsed().as_secs_f64().max(0.001);
     let text = format!(

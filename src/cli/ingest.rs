@@ -24,6 +24,7 @@ use crate::agents::{
 };
 use crate::home::Home;
 use crate::interrupt::Interrupt;
+use crate::store::{self, LEFTOVER_AGE};
 
 /// Read what coding agents have logged, and append it to the ledger.
 #[derive(Debug, clap::Args)]
@@ -195,10 +196,30 @@ pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
     if args.hook.is_some() {
         return Ok(hook(&args, home, ingest, notes, &interrupt));
     }
+    if !args.check {
+        remove_leftovers(&home);
+    }
     if args.watch {
         return watch::run(&args.watching, &mut ingest, &mut notes, &interrupt);
     }
     once(&args, &mut ingest, &mut notes, &interrupt)
+}
+
+/// Deletes the temporary files that killed replacements left in the home. One that cannot be deleted does no harm.
+fn remove_leftovers(home: &Home) {
+    let replaced = [
+        home.ids_index(),
+        home.fingerprints_index(),
+        home.cursors(),
+        home.ingest_notes(),
+        home.ingest_known(),
+        home.machine(),
+        home.export(),
+    ];
+    let names = replaced.iter().filter_map(|path| path.file_name());
+    let prefixes: Vec<String> = names.map(|name| format!("{}.", name.to_string_lossy())).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    let _ = store::remove_leftovers(home.root(), &prefixes, LEFTOVER_AGE);
 }
 
 /// Does the work of a hook's call. A hook that fails or is slow stops its agent, so this stops in time, exits with 0, and keeps a call
@@ -395,4 +416,37 @@ fn summary(report: &IngestReport) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporary_files_of_killed_replacements_are_deleted_an_hour_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let hex = "0123456789abcdef0123456789abcdef";
+        let make = |name: String, is_old: bool| {
+            let file = std::fs::File::create(directory.path().join(name)).unwrap();
+            if is_old {
+                file.set_modified(std::time::SystemTime::now() - 2 * LEFTOVER_AGE).unwrap();
+            }
+        };
+        for name in ["ledger.idx", "ledger.content.idx", "cursors.json", "ingest.known", "machine.json"] {
+            make(name.to_owned(), true);
+            make(format!("{name}.{hex}.tmp"), true);
+        }
+        make(format!("ledger.idx.{}.tmp", hex.replace('0', "f")), false);
+        make("notes.tmp".to_owned(), true);
+        remove_leftovers(&home);
+        let mut left: Vec<_> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".tmp"))
+            .collect();
+        left.sort();
+        assert_eq!(left, ["ledger.idx.f123456789abcdeff123456789abcdef.tmp", "notes.tmp"]);
+    }
 }

@@ -19,6 +19,7 @@ use crate::home::Home;
 use crate::interrupt::Interrupt;
 use crate::ledger::{Ledger, LedgerError, LedgerLineAt, MergeFinding, MergeInput, MergeReport};
 use crate::scan::ZstdFrames;
+use crate::store;
 
 /// Which ledgers, and which archive.
 #[derive(Debug, Args)]
@@ -150,11 +151,15 @@ fn is_plain(path: &Path) -> anyhow::Result<bool> {
     }
 }
 
+/// The beginning of the name of the directory in which ledgers are merged.
+const MERGE_PREFIX: &str = ".burn-merge-";
+
 /// Merges ledgers into the new file `merged`, which replaces an older one.
 fn merge_to(ledgers: &NamedLedgers, merged: &Path, interrupt: &Interrupt) -> anyhow::Result<MergeReport> {
     let mark = MergedMark::of(merged);
     let beside = disk::parent_of(merged);
-    let directory = disk::temporary_dir_in(beside, ".burn-merge-")?;
+    store::remove_leftover_directories(beside, MERGE_PREFIX);
+    let directory = disk::temporary_dir_in(beside, MERGE_PREFIX)?;
     let home = Home::at(directory.path());
     let mut said = MergeSpeaker::default();
     let ledger = Ledger::new(home.clone()).with_interrupt(interrupt);

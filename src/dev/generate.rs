@@ -204,9 +204,12 @@ impl Groups {
     }
 }
 
+/// The beginning of the name of a file that is being generated.
+pub(crate) const TEMPORARY_PREFIX: &str = ".burn-generate-";
+
 /// Calls [`generate`] on a new file at `path`, readable and writable by its owner alone. The file is written under another name
-/// in the same directory and renamed when whole, so an error or a full disk leaves no file (a killed process leaves a file
-/// named `.burn-generate-…`). Nothing is synced, because a generated ledger can be made again.
+/// in the same directory and renamed when whole, so an error or a full disk leaves no file. A killed process leaves a file
+/// named `.burn-generate-….tmp`. Nothing is synced, because a generated ledger can be made again.
 ///
 /// # Errors
 ///
@@ -228,7 +231,8 @@ pub fn generate_file(
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".burn-generate-")
+        .prefix(TEMPORARY_PREFIX)
+        .suffix(".tmp")
         .tempfile_in(directory)
         // The error's text names the temporary file, a name that the user does not know.
         .map_err(|error| {

@@ -34,6 +34,8 @@ mod turns;
 use std::path::PathBuf;
 
 pub use fold_heavy::FoldHeavy;
+#[cfg(feature = "cli")]
+pub(crate) use generate::TEMPORARY_PREFIX;
 pub use generate::{GenerateOptions, GeneratedSummary, KindTotals, Profile, generate, generate_file};
 pub use odd::{ODD_KINDS, OddKind, OddVerdict};
 pub use size::parse_size;
