@@ -138,7 +138,12 @@ fn is_plain(path: &Path) -> anyhow::Result<bool> {
     }
     match std::fs::metadata(path) {
         Ok(found) if found.is_file() => Ok(Compression::of_file(path)? == Compression::None),
-        Ok(found) => Ok(!found.is_dir()),
+        Ok(found) if found.is_dir() => Ok(false),
+        // Not left to the archive, which would answer alone.
+        Ok(_) => bail!(
+            "{} is not a regular file; name a file or a home, or write - for standard input",
+            path.display()
+        ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if is_pattern(path) {
                 return Ok(false);

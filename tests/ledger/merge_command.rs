@@ -381,3 +381,72 @@ fn a_killed_merge_is_completed_by_the_next() {
 fn is_longer(file: &Path, len_bytes: u64) -> bool {
     fs::metadata(file).is_ok_and(|found| found.len() >= len_bytes)
 }
+
+#[test]
+fn a_link_in_place_of_machine_json_stays_and_the_file_that_it_leads_to_gets_the_name() {
+    let homes = Homes::new();
+    fs::write(homes.path("dotfile.json"), "{\"machine\":\"desk\"}\n").unwrap();
+    let link = homes.path("a/machine.json");
+    std::os::unix::fs::symlink("../dotfile.json", &link).unwrap();
+    homes.ok(&["ledger", "machine", "laptop", "--home", "a"], b"");
+    assert_eq!(homes.ok(&["ledger", "machine", "--home", "a"], b""), "laptop\n");
+    assert!(link.is_symlink());
+    assert_eq!(fs::read_to_string(homes.path("dotfile.json")).unwrap(), "{\"machine\":\"laptop\"}\n");
+}
+
+#[test]
+fn what_killed_runs_left_is_deleted_an_hour_later() {
+    let homes = Homes::new();
+    let age = |path: &Path| {
+        let hours_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 3600);
+        fs::File::open(path).unwrap().set_modified(hours_ago).unwrap();
+    };
+    for name in [".burn-merge-old", ".burn-merge-new", ".burn-merge-busy"] {
+        fs::create_dir(homes.path(name)).unwrap();
+        fs::write(homes.path(name).join("ledger.jsonl"), "").unwrap();
+    }
+    fs::write(homes.path(".burn-generate-old.tmp"), "").unwrap();
+    fs::write(homes.path(".burn-generate-new.tmp"), "").unwrap();
+    age(&homes.path(".burn-merge-old/ledger.jsonl"));
+    age(&homes.path(".burn-generate-old.tmp"));
+    [".burn-merge-old", ".burn-merge-busy"].iter().for_each(|name| age(&homes.path(name)));
+    homes.ok(
+        &["state", "rebuild", "archive", "--ledger", "a", "--ledger", "b", "--archive", "all.sqlite"],
+        b"",
+    );
+    homes.ok(&["dev", "generate-ledger", "new.jsonl", "--size", "1KB"], b"");
+    let mut left: Vec<_> = fs::read_dir(homes.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with(".burn-"))
+        .collect();
+    left.sort();
+    assert_eq!(left, [".burn-generate-new.tmp", ".burn-merge-busy", ".burn-merge-new"]);
+}
+
+#[test]
+fn each_compressed_ledger_takes_one_open_file() {
+    let homes = Homes::new();
+    for number in 0..40 {
+        let line = format!(
+            "{{\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:{number:02}.000Z\",\"selector\":{{\"sessionId\":\"s\"}},\"enrichment\":{{\"a\":\"b\"}}}}\n"
+        );
+        fs::write(homes.path(&format!("{number:02}.gz")), gzip(line.as_bytes())).unwrap();
+    }
+    let limited =
+        format!("ulimit -n 64; exec '{}' ledger merge '[0-9]*.gz' --into all", env!("CARGO_BIN_EXE_burn"));
+    let output = Command::new("sh").args(["-c", &limited]).current_dir(homes.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(homes.ledger("all").iter().filter(|byte| **byte == b'\n').count(), 40);
+}
+
+#[test]
+fn a_named_ledger_that_is_no_file_is_refused_although_there_is_an_archive() {
+    let homes = Homes::new();
+    let archive = ["--archive", "all.sqlite"];
+    homes.ok(&[&["state", "rebuild", "archive", "--ledger", "a/ledger.jsonl"], &archive[..]].concat(), b"");
+    for command in [&["usage"][..], &["usage", "--no-build"], &["report"], &["query", "turns"]] {
+        let args = [command, &["--ledger", "/dev/null"], &archive].concat();
+        homes.refused(&args, 1, "/dev/null is not a regular file; name a file or a home");
+    }
+}
