@@ -30,6 +30,7 @@ pub use self::error::{Error, Operation};
 pub use self::kernel_lock::KernelLock;
 pub use self::no_link::{metadata_of_regular_file, refuse_link};
 pub use self::other_case::refuse_other_case;
+pub(crate) use self::path::in_shell;
 pub(crate) use self::path::lossy;
 pub use self::path::{parent_of, with_suffix};
 use self::regular::Links;

@@ -294,7 +294,7 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             "skipped": status.skipped.iter().map(|range| json!([range.start, range.end])).collect::<Vec<_>>(),
             "quarantine": lossy(&status.quarantine),
         }))?;
-        return Ok(refuse_lost_end(dir, status.lost)?);
+        return judge_status(dir, status.lost);
     }
     let mut text = String::new();
     let _ = writeln!(text, "records    offsets {} to {}", status.start, status.end);
@@ -320,7 +320,17 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
         let _ = writeln!(text, "lost       offsets {} to {}", lost.offsets.start, lost.offsets.end);
     }
     super::print_text(&text)?;
-    Ok(refuse_lost_end(dir, status.lost)?)
+    judge_status(dir, status.lost)
+}
+
+/// Fails when the journal has lost records, or no writer can open it. A damaged mark is only told, because every writer gets by without.
+fn judge_status(dir: &Path, lost: Option<Damage>) -> anyhow::Result<()> {
+    let [mark, identity] = journal::check_mark_and_identity(dir);
+    if let Err(error) = mark {
+        warn(&error.to_string());
+    }
+    refuse_lost_end(dir, lost)?;
+    Ok(identity?)
 }
 
 fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<ExitCode> {

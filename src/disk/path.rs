@@ -19,6 +19,17 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Returns `path` as a word of a shell's command line, for messages with a command to paste.
+pub(crate) fn in_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |character: char| character.is_alphanumeric() || "/._-+,:@%=".contains(character);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 /// Serializes paths into documents. Bytes that are not UTF-8 become U+FFFD, because a document is Unicode text and a report
 /// of a file must not fail because of the name of the file.
 pub(crate) mod lossy {

@@ -73,10 +73,16 @@ impl Directory {
 
     /// Returns the synced mark. A missing or damaged mark is none, because without one recovery only checks more.
     pub(super) fn read_mark(&self) -> Result<Option<u64>> {
-        match read_with(self.mark(), |bytes| FileKind::SyncedMark.decode(bytes), "") {
+        match self.read_sound_mark() {
             Err(JournalError::Damaged { .. }) => Ok(None),
             mark => mark,
         }
+    }
+
+    /// Returns the synced mark, and a damaged one as an error.
+    pub(super) fn read_sound_mark(&self) -> Result<Option<u64>> {
+        let remedy = "it counts as missing, so opening checks every record; the next writer that closes the journal replaces it";
+        read_with(self.mark(), |bytes| FileKind::SyncedMark.decode(bytes), || remedy.to_owned())
     }
 
     pub(super) fn write_mark(&self, offset: u64, replacing: Replacing) -> Result<(), disk::Error> {
@@ -84,8 +90,13 @@ impl Directory {
     }
 
     pub(super) fn read_skips(&self) -> Result<Skips> {
-        let remedy = "restore it from a copy, or let `burn journal recover DIR --skip-corrupt` set it aside and find the \
-                      damaged ranges again";
+        let remedy = || {
+            let directory = disk::in_shell(&self.root);
+            format!(
+                "restore it from a copy, or let `burn journal recover {directory} --skip-corrupt` set it aside and find the \
+                 damaged ranges again"
+            )
+        };
         Ok(read_with(self.skips(), Skips::decode, remedy)?.unwrap_or_default())
     }
 
@@ -93,7 +104,7 @@ impl Directory {
     pub(super) fn read_identity(&self) -> Result<Option<u128>> {
         let remedy = "restore it from a copy, or delete it: the journal then gets a new identity, and each store that was \
                       filled from it must be moved away and filled again";
-        read_with(self.identity(), decode_identity, remedy)
+        read_with(self.identity(), decode_identity, || remedy.to_owned())
     }
 
     /// Gives the journal a new identity, durably.
@@ -128,7 +139,7 @@ impl Directory {
     /// Returns the offset of a cursor; none when there is no such cursor.
     pub(super) fn read_cursor(&self, name: &str) -> Result<Option<u64>> {
         let remedy = "restore it from a copy, or delete it: its consumer then begins at the first record";
-        read_with(self.cursors().join(name), |bytes| FileKind::Cursor.decode(bytes), remedy)
+        read_with(self.cursors().join(name), |bytes| FileKind::Cursor.decode(bytes), || remedy.to_owned())
     }
 
     /// Returns the offset that the furthest consumer has reached, by the cursors that can be read: the journal once extended at least
@@ -163,7 +174,7 @@ pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
 fn read_with<T>(
     path: PathBuf,
     decode: impl FnOnce(&[u8]) -> Result<T, HeaderFlaw>,
-    remedy: &'static str,
+    remedy: impl FnOnce() -> String,
 ) -> Result<Option<T>> {
     match read_small(&path)?.map(|bytes| decode(&bytes)).transpose() {
         Ok(decoded) => Ok(decoded),
@@ -172,7 +183,7 @@ fn read_with<T>(
         }
         Err(HeaderFlaw::Damaged) => {
             let reason = "it is too short, is another kind of file, or fails its checksum";
-            Err(JournalError::Damaged { path, reason, remedy })
+            Err(JournalError::Damaged { path, reason, remedy: remedy() })
         }
     }
 }

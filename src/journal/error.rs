@@ -146,7 +146,7 @@ pub enum JournalError {
         /// The name.
         name: String,
     },
-    /// A cursor file or SKIPS fails its checksum or has the wrong shape.
+    /// A cursor file, SKIPS, IDENTITY or SYNCED fails its checksum or has the wrong shape.
     #[error("{} is damaged ({reason}); {remedy}", path.display())]
     Damaged {
         /// The file.
@@ -154,7 +154,7 @@ pub enum JournalError {
         /// What is wrong.
         reason: &'static str,
         /// What to do.
-        remedy: &'static str,
+        remedy: String,
     },
     /// A thread that the journal needs could not be started.
     #[error("cannot start a thread of the journal: {source}; raise the limit on threads")]
@@ -306,6 +306,6 @@ fn refusal(directory: &Path, damages: &[Damage]) -> String {
         "{}{more}; nothing was changed: restore the file from a copy, or let `burn journal recover {} --skip-corrupt` \
          set the damaged bytes aside",
         damages.first().map(Damage::to_string).unwrap_or_default(),
-        directory.display()
+        disk::in_shell(directory)
     )
 }

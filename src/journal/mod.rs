@@ -51,4 +51,6 @@ pub use journal::{DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_SEGMENT_BYTES, Journal,
 pub use reader::JournalReader;
 pub use recovery::{OnCorruption, OpenCheck, RecoveryReport, SavedRange, check, recover, recover_file};
 pub use segment::{CleanupReport, Segment, SegmentManager};
+#[cfg(feature = "cli")]
+pub(crate) use status::check_mark_and_identity;
 pub use status::{JournalStatus, status};

@@ -45,6 +45,13 @@ pub fn status(directory: &Path) -> Result<JournalStatus> {
     JournalStatus::of(&Directory::at(directory), start, end, lost)
 }
 
+/// Looks at the two small files that [`status`] does not need: SYNCED and IDENTITY. Returns what is wrong with each.
+#[cfg(feature = "cli")]
+pub(crate) fn check_mark_and_identity(directory: &Path) -> [Result<()>; 2] {
+    let directory = Directory::at(directory);
+    [directory.read_sound_mark().map(drop), directory.read_identity().map(drop)]
+}
+
 impl JournalStatus {
     pub(super) fn of(directory: &Directory, start: u64, end: u64, lost: Option<Damage>) -> Result<Self> {
         Ok(Self {

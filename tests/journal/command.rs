@@ -276,3 +276,44 @@ fn a_closed_pipe_ends_quietly() {
     let output = reader.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
+
+#[test]
+fn the_remedy_for_damaged_skips_can_be_pasted() {
+    let parent = tempfile::tempdir().unwrap();
+    for name in ["log", "it's a log"] {
+        let directory = parent.path().join(name);
+        append(&directory, b"first\n");
+        std::fs::write(directory.join("SKIPS"), "x").unwrap();
+        let refused = run(&["read"], &directory);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = text(&refused.stderr);
+        let (_, remedy) = said.split_once("`burn ").unwrap();
+        let (remedy, _) = remedy.split_once('`').unwrap();
+        let pasted = Command::new("sh")
+            .args(["-c", &format!("\"$BURN\" {remedy}")])
+            .env("BURN", env!("CARGO_BIN_EXE_burn"))
+            .output()
+            .unwrap();
+        assert!(pasted.status.success(), "{remedy}: {}", text(&pasted.stderr));
+        assert_eq!(text(&run(&["read"], &directory).stdout), "0\tfirst\n");
+    }
+}
+
+#[test]
+fn status_names_a_damaged_identity_and_a_damaged_mark() {
+    let directory = tempfile::tempdir().unwrap();
+    append(directory.path(), b"first\n");
+    std::fs::write(directory.path().join("SYNCED"), "x").unwrap();
+    for form in [&["status"][..], &["status", "--json"]] {
+        let output = run(form, directory.path());
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output.stderr).contains("SYNCED is damaged"), "{}", text(&output.stderr));
+    }
+    std::fs::write(directory.path().join("IDENTITY"), "x").unwrap();
+    for form in [&["status"][..], &["status", "--json"]] {
+        let output = run(form, directory.path());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(!output.stdout.is_empty());
+        assert!(text(&output.stderr).contains("IDENTITY is damaged"), "{}", text(&output.stderr));
+    }
+}
