@@ -6,7 +6,6 @@ mod common;
 mod posting;
 mod reading;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -26,7 +25,7 @@ use self::reading::{
     account_json, balance, check, events, history, list_accounts, list_assets, trial_balance,
 };
 use super::arguments::JsonArg;
-use super::print_json;
+use super::{print_json, refuse_foreign};
 use crate::book::LogTaleaStore;
 
 #[derive(Debug, Args)]
@@ -353,7 +352,9 @@ async fn work(command: BookCommand, store: &LogTaleaStore, json: bool) -> anyhow
 }
 
 async fn init(common: &BookDir) -> anyhow::Result<()> {
-    refuse_foreign(&common.dir)?;
+    refuse_foreign(&common.dir, "book store", |names| {
+        names.iter().any(|name| name == "books") || names.iter().all(|name| name == "LOCK")
+    })?;
     let (store, recovery) = open_or_create(&common.dir).await?;
     let books = user_books(&store)?;
     store.shutdown().await;
@@ -364,21 +365,6 @@ async fn init(common: &BookDir) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
-}
-
-/// Refuses a directory that has files and is no book store: a store among the files of another program, such as a journal,
-/// would share its `LOCK`.
-fn refuse_foreign(directory: &Path) -> anyhow::Result<()> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(()) };
-    let is_ours = |name: &std::ffi::OsStr| name == "books" || name == "LOCK";
-    let names: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.file_name())).collect();
-    if names.iter().any(|name| name == "books") || names.iter().all(|name| is_ours(name)) {
-        return Ok(());
-    }
-    bail!(
-        "{} has files and no book store; nothing was changed: choose another directory or an empty one",
-        directory.display()
-    )
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ mod common;
 mod drain;
 mod get;
 
-use self::common::{base64, require_journal};
+use self::common::{base64, holds_journal, require_journal};
 use super::arguments::JsonArg;
-use super::{JsonFailure, STDOUT, counted, cut_off, in_store, warn};
+use super::{JsonFailure, STDOUT, counted, cut_off, in_store, refuse_foreign, warn};
 use crate::journal::{
     self, DEFAULT_MAX_PAYLOAD_BYTES, Damage, JournalError, JournalOptions, JournalReader, OnCorruption,
     RecoveryReport, SavedRange, SegmentManager, recover, status,
@@ -143,6 +143,7 @@ pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn append(dir: &Path) -> anyhow::Result<()> {
+    refuse_foreign(dir, "journal", holds_journal)?;
     let (journal, report) = journal::open(dir, &JournalOptions::default())?;
     report.recovery.truncated.iter().for_each(|cut| warn(&cut_text(cut)));
     let mut input = io::BufReader::with_capacity(INPUT_BYTES, io::stdin().lock());

@@ -40,7 +40,7 @@ mod usage_text;
 
 use self::output::{
     COMMAND_LINE, JsonArray, JsonFailure, STDOUT, counted, cut_off, human_bytes, in_store, must_exist, print,
-    print_json, print_result, print_text, tell_recovery, warn, wrong_usage,
+    print_json, print_result, print_text, refuse_foreign, tell_recovery, warn, wrong_usage,
 };
 pub use self::output::{is_closed_pipe, print_error};
 

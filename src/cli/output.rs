@@ -105,6 +105,28 @@ pub(super) fn must_exist(dir: &Path, store: &str, made_by: &str, signs: &[&str])
     if signs.is_empty() { Ok(()) } else { Err(none()) }
 }
 
+/// Refuses a directory that has files and no `store`, before a command makes a store in it: among the files of another program a
+/// store would share its lock file, or look like a part of that program. `holds` says whether these names are those of a store.
+/// `lost+found` is in every new file system.
+pub(super) fn refuse_foreign(
+    dir: &Path,
+    store: &str,
+    holds: impl FnOnce(&[String]) -> bool,
+) -> anyhow::Result<()> {
+    // Whoever makes the store says what is wrong with a directory that cannot be listed.
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect();
+    names.retain(|name| name != "lost+found");
+    if names.is_empty() || holds(&names) {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "{} has files and no {store}; nothing was changed: choose another directory or an empty one",
+        dir.display()
+    ))
+}
+
 /// Creates the file of `--report`. An existing file is wrong usage of the command that `words` name, and stays as it is. A
 /// device or a pipe is written to, because it has nothing to lose.
 pub(super) fn create_report(path: &Path, words: &[&str]) -> anyhow::Result<std::fs::File> {

@@ -309,3 +309,68 @@ fn a_full_standard_output_is_named() {
         assert!(said(&output).contains("cannot write to standard output: "), "{words:?}: {}", said(&output));
     }
 }
+
+#[test]
+fn no_command_makes_a_store_among_the_files_of_another_program() {
+    let made = Everything::new();
+    let foreign: [(&str, &[&str]); 5] = [
+        ("website", &["index.html"]),
+        ("rails", &["tmp/", "migrations/", "config.ru"]),
+        ("leveldb", &["LOCK", "CURRENT"]),
+        ("duckdb", &["a.duckdb.wal"]),
+        ("extension", &["manifest.json", "icon.png"]),
+    ];
+    let turned = "{\"entryId\":\"e1\",\"entryType\":\"message\",\"payload\":{}}\n";
+    let commands: [(&[&str], &str); 5] = [
+        (&["journal", "append"], "a\n"),
+        (&["session", "append"], turned),
+        (&["session", "import"], turned),
+        (&["book", "init"], ""),
+        (&["journal", "drain", "journal", "--store"], ""),
+    ];
+    for (name, files) in foreign {
+        let directory = made.path(name);
+        fs::create_dir(&directory).unwrap();
+        for file in files {
+            match file.strip_suffix('/') {
+                Some(inside) => fs::create_dir(directory.join(inside)).unwrap(),
+                None => fs::write(directory.join(file), "x").unwrap(),
+            }
+        }
+        for (command, input) in commands {
+            let output = made.run(&[command, &[name]].concat(), input);
+            assert_eq!(output.status.code(), Some(1), "{command:?} {name}");
+            assert!(said(&output).contains(&format!("{name} has files and no ")), "{}", said(&output));
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), files.len(), "{command:?} {name}");
+        }
+    }
+    // Other stores are the files of another program, too.
+    for (command, input) in commands {
+        let own = if command[1] == "drain" { "store" } else { command[0] };
+        for other in ["journal", "session", "book"].into_iter().filter(|other| *other != own) {
+            let output = made.run(&[command, &[other]].concat(), input);
+            assert_eq!(output.status.code(), Some(1), "{command:?} {other}");
+        }
+    }
+    // A new file system has lost+found.
+    for (number, (command, input)) in commands.into_iter().enumerate() {
+        let name = format!("disk{number}");
+        fs::create_dir_all(made.path(&name).join("lost+found")).unwrap();
+        for _ in 0..2 {
+            let input = if command[0] == "session" { "" } else { input };
+            let output = made.run(&[command, &[&*name]].concat(), input);
+            assert_eq!(output.status.code(), Some(0), "{command:?} {}", said(&output));
+        }
+    }
+}
+
+#[test]
+fn a_manifest_names_a_format_of_entries_that_there_is() {
+    let made = Everything::new();
+    let words = ["session", "manifest", "session", "--write", "--source-format"];
+    let output = made.run(&[&words[..], &["foo"]].concat(), "");
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("jsonl_v3, sqlite_v1, native_v2"), "{}", said(&output));
+    let output = made.run(&[&words[..], &["sqlite_v1", "--json"]].concat(), "");
+    assert_eq!(document(&output)["sourceFormat"], "sqlite_v1");
+}

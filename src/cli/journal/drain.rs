@@ -12,7 +12,9 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::super::arguments::{HomeArg, JsonArg};
-use super::super::{counted, grouped, human_bytes, interrupt, print, print_text, progress::Spinner, warn};
+use super::super::{
+    counted, grouped, human_bytes, interrupt, print, print_text, progress::Spinner, refuse_foreign, warn,
+};
 use super::common::require_journal;
 use crate::ingest::{Drained, HybridStore, IngestError, Ingestor, ledger_sink};
 use crate::interrupt::Interrupt;
@@ -71,6 +73,10 @@ pub fn run(args: DrainArgs) -> anyhow::Result<ExitCode> {
     // The journal first: a mistyped name makes no store.
     require_journal(&journal)?;
     let reader = JournalReader::open(&journal)?;
+    refuse_foreign(&store, "store of `burn journal drain`", |names| {
+        let is_engine = |name: &String| name.starts_with("fjall") || name.starts_with("index.redb");
+        names.iter().any(is_engine) || names.iter().all(|name| name == "LOCK")
+    })?;
     let mut ingestor = Ingestor::new(reader, HybridStore::open(&store)?)?;
     // Without a home, a journal without lines for the ledger can be drained all the same.
     if let Ok(home) = args.home.home() {

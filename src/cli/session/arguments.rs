@@ -119,8 +119,8 @@ pub(super) struct ManifestArgs {
     /// The session's id [default: that of the existing manifest, else a new UUID]
     #[arg(long, value_name = "ID", requires = "write")]
     pub(super) session_id: Option<String>,
-    /// Where the entries came from: jsonl_v3, sqlite_v1, native_v2 [default: as there is, else native_v2]
-    #[arg(long, value_name = "FORMAT", requires = "write")]
+    /// Where the entries came from [default: as there is, else native_v2]
+    #[arg(long, value_name = "FORMAT", requires = "write", value_parser = ["jsonl_v3", "sqlite_v1", "native_v2"])]
     pub(super) source_format: Option<String>,
 }
 

@@ -29,6 +29,15 @@ pub(super) fn reader(store: &StoreDir) -> anyhow::Result<SessionReader> {
 pub(super) const SIGNS: [&str; 6] =
     ["segments", "index", "checkpoints", "migrations", "tmp", "manifest.json"];
 
+/// Refuses a directory in which `append` and `import` must not make a store. Other programs have a `tmp`, an `index` or a `manifest.json`,
+/// too.
+pub(super) fn refuse_foreign(dir: &Path) -> anyhow::Result<()> {
+    crate::cli::refuse_foreign(dir, "session store", |names| {
+        names.iter().any(|name| name == "segments" || name == "store.mutation.lock")
+            || names.iter().all(|name| SIGNS.contains(&name.as_str()))
+    })
+}
+
 pub(super) fn must_exist(dir: &Path) -> anyhow::Result<()> {
     crate::cli::must_exist(dir, "session store", "the first `burn session append`", &SIGNS)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::arguments::{AppendArgs, ImportArgs};
-use super::store::Failed;
+use super::store::{Failed, refuse_foreign};
 use crate::cli::{JsonFailure, counted, print, print_error, print_json, print_result, printable, warn};
 use crate::session::{
     EntryPayload, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, SessionError, SessionStoreV2,
@@ -64,6 +64,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
         error: Option<JsonFailure>,
     }
     let durability = if args.group { Durability::Os } else { Durability::Immediate };
+    refuse_foreign(&args.writer.store.dir)?;
     let mut store = args.writer.open(durability)?;
     let (mut waiting, mut appended) = (Vec::new(), 0);
     let acknowledge = |store: &mut SessionStoreV2, waiting: &mut Vec<String>| -> anyhow::Result<()> {
@@ -173,6 +174,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         }
         at.offset += line.len() as u64;
     }
+    refuse_foreign(&args.writer.store.dir)?;
     let mut store = args.writer.open(Durability::Immediate)?;
     let next_seq = store.entry_count().saturating_add(1);
     if let Err(error) = store.import(&entries) {
