@@ -2,14 +2,14 @@
 //! logs.
 //!
 //! Touches `cursors.json` under lock `cursors`, and `ingest.side.json`. The first is shared with the TypeScript package
-//! and has exactly its form. The second is derived: without it, a run reads some logs and the turns of the ledger again.
+//! and has exactly its form. The second belongs to the first and to the ledger: without it, a run reads all logs again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::AgentsError;
 use super::js::{self, RecordText};
-use super::known::{LedgerWitness, is_without_ledger};
+use super::known::{LedgerWitness, has_line, is_without_ledger};
 use super::ledger_turns::NotedLedger;
 use super::pass::Agent;
 use crate::disk::{self, Replacing};
@@ -75,20 +75,67 @@ pub(super) fn is_ledger_lost(home: &Home) -> Result<bool, AgentsError> {
         return Ok(false);
     }
     let text = read(&home.ingest_notes())?;
-    let mut had_records = noted_ledger(&text).is_some_and(|ledger| ledger.len_bytes > 0);
+    let mut had_records = NotedHome::of(&text).is_some_and(|noted| noted.ledger.len_bytes > 0);
     for derived in [home.ids_index(), home.fingerprints_index(), home.archive()] {
         had_records |= disk::if_there(disk::metadata_of_target(&derived))?.is_some();
     }
     Ok(had_records)
 }
 
-/// Returns whether the ledger of a home does not begin with the ledger that the last run noted: it was cut or rewritten, or an
-/// older copy was put back.
-fn lacks_noted_lines(home: &Home) -> Result<bool, AgentsError> {
-    match noted_ledger(&read(&home.ingest_notes())?) {
-        Some(noted) if !is_without_ledger(home)? => Ok(!noted.holds(home)?),
-        _ => Ok(false),
+/// Returns the file by which a home may know of lines that its ledger lacks; none if the files fit together, as the last run left
+/// them or as other programs have changed them since.
+///
+/// Another program appends ids together with lines, and moves cursors past lines that it has appended. So cursors or ids that
+/// changed beside an unchanged ledger belong to another ledger.
+pub(super) fn misfit(home: &Home) -> Result<Option<PathBuf>, AgentsError> {
+    if is_without_ledger(home)? {
+        return Ok(None);
     }
+    let index_bytes = index_bytes(home)?;
+    let cursors = read(&home.cursors())?;
+    let Some(noted) = NotedHome::of(&read(&home.ingest_notes())?) else {
+        // A home that only the TypeScript package has filled has no notes either, and its cursors are right.
+        return Ok((is_of_this_program(home)? && !parse(&cursors).is_empty()).then(|| home.ingest_notes()));
+    };
+    if !noted.ledger.holds(home)? {
+        return Ok(Some(home.ledger()));
+    }
+    let len_bytes =
+        disk::if_there(disk::metadata_of_target(&home.ledger()))?.map_or(0, |found| found.len_bytes);
+    let grown_bytes = len_bytes.saturating_sub(noted.ledger.len_bytes);
+    let has_other_cursors = noted.cursors.is_some_and(|hash| hash != hash_of(&cursors));
+    if grown_bytes == 0 && has_other_cursors && !parse(&cursors).is_empty() {
+        return Ok(Some(home.cursors()));
+    }
+    let index_max = noted.index_bytes.map(|noted| noted + grown_bytes / LINE_BYTES_PER_ID_BYTE);
+    Ok(index_max.is_some_and(|max| index_bytes > max).then(|| home.ids_index()))
+}
+
+/// An id of the index needs 17 bytes, and its line of the ledger more than four times as many.
+const LINE_BYTES_PER_ID_BYTE: u64 = 4;
+
+/// The length of `ledger.idx` in bytes.
+fn index_bytes(home: &Home) -> Result<u64, AgentsError> {
+    Ok(disk::if_there(disk::metadata_of_target(&home.ids_index()))?.map_or(0, |found| found.len_bytes))
+}
+
+/// Returns whether a ledger has records, and no id of them is in an index.
+pub(super) fn lacks_index(home: &Home) -> Result<bool, AgentsError> {
+    Ok(index_bytes(home)? == 0 && has_line(home, b"\"record\":")?)
+}
+
+/// Returns whether a home has files that only this program writes when it appends or reads logs.
+fn is_of_this_program(home: &Home) -> Result<bool, AgentsError> {
+    for path in [Ledger::sorted_index(home), home.ingest_known(), home.ingest_states_dir()] {
+        if disk::if_there(disk::metadata(&path))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn hash_of(text: &[u8]) -> String {
+    blake3::hash(text).to_hex()[..16].to_owned()
 }
 
 impl Cursors {
@@ -115,16 +162,20 @@ impl Cursors {
     }
 
     /// Forgets what a home knows of lines that its ledger had and lacks: drops their ids from the index, and deletes the
-    /// cursors. Returns the copies of the index that have these ids; none if the ledger lacks no lines.
+    /// cursors. Returns the file that shows this, and copies of the index that have these ids; none if no line is missing.
     ///
     /// The notes go last, because they tell the next run that there is something to forget.
     pub(super) fn forget_lost_lines(
         home: &Home,
         interrupt: &Interrupt,
-    ) -> Result<Option<Vec<PathBuf>>, AgentsError> {
-        if !lacks_noted_lines(home)? {
+    ) -> Result<Option<(PathBuf, Vec<PathBuf>)>, AgentsError> {
+        if misfit(home)?.is_none() {
             return Ok(None);
         }
+        // Another run may have saved its cursors, and not its notes yet.
+        let shown_by = with_lock(&home.lock(LockName::Cursors), |_| misfit(home))?;
+        let Some(shown_by) = shown_by else { return Ok(None) };
+        let notes = read(&home.ingest_notes())?;
         let ledger = Ledger::new(home.clone());
         let mut copies = Vec::new();
         match ledger.rebuild_index(ExtraIds::Refuse, interrupt) {
@@ -142,17 +193,22 @@ impl Cursors {
                 rebuilt?;
             }
         }
+        // Every id has a line, so another program has added ids that the index lacked.
+        let is_sound = shown_by == home.ids_index() && copies.is_empty();
         with_lock(&home.lock(LockName::Cursors), |held| {
             // Another run may have forgotten and read meanwhile.
-            if !lacks_noted_lines(home)? {
+            if read(&home.ingest_notes())? != notes {
                 return Ok(());
             }
             held.still_held()?;
+            if is_sound {
+                return Side { is_changed: true, ..Side::load(home) }.save(home, &read(&home.cursors())?);
+            }
             disk::replace(&home.cursors(), &print(&[]), Replacing::Unsynced)?;
             disk::remove_file_if_exists(&home.ingest_notes())?;
             Ok::<_, AgentsError>(())
         })?;
-        Ok(Some(copies))
+        Ok((!is_sound).then_some((shown_by, copies)))
     }
 
     /// Forgets what a home knows of a ledger that is missing or empty and had records: deletes the cursors, and sets the
@@ -201,28 +257,41 @@ impl Cursors {
         }
     }
 
-    /// Writes the changes into the present file.
-    pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
-        if self.changed.is_empty() {
+    /// Writes the changes into the present file, then the notes, which have a hash of that file. If the run is killed before the
+    /// notes, the ledger has grown since the notes before, unless the lines had no records.
+    pub(super) fn save(&mut self, home: &Home, side: Option<&mut Side>) -> Result<(), AgentsError> {
+        let has_notes = side.as_ref().is_some_and(|side| side.is_changed) && home.root().is_dir();
+        if self.changed.is_empty() && !has_notes {
             return Ok(());
         }
         disk::create_dir_all(home.root())?;
         with_lock(&home.lock(LockName::Cursors), |held| {
-            let mut entries = parse(&read(&home.cursors())?);
-            let places: HashMap<Vec<u8>, usize> =
-                entries.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
-            for (key, cursor) in &self.changed {
-                match places.get(key) {
-                    Some(place) => entries[*place].1.clone_from(cursor),
-                    None => entries.push((key.clone(), cursor.clone())),
-                }
+            let mut text = read(&home.cursors())?;
+            if !self.changed.is_empty() {
+                text = print(&self.changed_entries(parse(&text)));
+                held.still_held()?;
+                disk::replace(&home.cursors(), &text, Replacing::Unsynced)?;
             }
+            let Some(side) = side else { return Ok(()) };
+            side.is_changed |= !self.changed.is_empty();
             held.still_held()?;
-            disk::replace(&home.cursors(), &print(&entries), Replacing::Unsynced)?;
-            Ok::<_, AgentsError>(())
+            side.save(home, &text)
         })?;
         self.changed.clear();
         Ok(())
+    }
+
+    /// Returns entries of a file with the changes: new entries at the end, others at their places.
+    fn changed_entries(&self, mut entries: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let places: HashMap<Vec<u8>, usize> =
+            entries.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
+        for (key, cursor) in &self.changed {
+            match places.get(key) {
+                Some(place) => entries[*place].1.clone_from(cursor),
+                None => entries.push((key.clone(), cursor.clone())),
+            }
+        }
+        entries
     }
 }
 
@@ -288,15 +357,31 @@ pub(super) fn pretty(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// The ledger that notes were made with; none in notes of an earlier version.
-fn noted_ledger(notes: &[u8]) -> Option<LedgerWitness> {
-    let mut document = Document::default();
-    let ledger = document.parse(trim_js(notes)).ok()?.get("ledger")?;
-    let hash = std::str::from_utf8(js::text(ledger, "hash")?).ok()?;
-    Some(LedgerWitness {
-        len_bytes: js::number(ledger, "bytes")? as u64,
-        hash: u64::from_str_radix(hash, 16).ok()?,
-    })
+/// The state of a home's files when notes were saved.
+struct NotedHome {
+    ledger: LedgerWitness,
+    /// A hash of `cursors.json`; none in notes of an earlier version.
+    cursors: Option<String>,
+    /// The length of `ledger.idx` in bytes; none in notes of an earlier version.
+    index_bytes: Option<u64>,
+}
+
+impl NotedHome {
+    /// Reads the state from notes; none if they are missing or damaged.
+    fn of(notes: &[u8]) -> Option<Self> {
+        let mut document = Document::default();
+        let root = document.parse(trim_js(notes)).ok()?;
+        let ledger = root.get("ledger")?;
+        let text = |value, key| std::str::from_utf8(js::text(value, key)?).ok();
+        Some(NotedHome {
+            ledger: LedgerWitness {
+                len_bytes: js::number(ledger, "bytes")? as u64,
+                hash: u64::from_str_radix(text(ledger, "hash")?, 16).ok()?,
+            },
+            cursors: text(root, "cursors").map(str::to_owned),
+            index_bytes: js::number(root, "indexBytes").map(|bytes| bytes as u64),
+        })
+    }
 }
 
 /// Notes on logs besides their cursors.
@@ -315,7 +400,7 @@ impl Side {
     /// ledger: a log that they call read may have no record in this ledger.
     pub(super) fn load(home: &Home) -> Self {
         let text = read(&home.ingest_notes()).unwrap_or_default();
-        if !noted_ledger(&text).is_none_or(|ledger| ledger.holds(home).unwrap_or(false)) {
+        if !NotedHome::of(&text).is_none_or(|noted| noted.ledger.holds(home).unwrap_or(false)) {
             return Side { is_of_another_ledger: true, ..Side::default() };
         }
         let mut document = Document::default();
@@ -324,11 +409,6 @@ impl Side {
         let noted = noted
             .filter_map(|(name, noted)| Some((Agent::parse(&name.to_utf8_lossy())?, NotedLedger::of(noted))));
         Side { noted: noted.collect(), files: parse(&text).into_iter().collect(), ..Side::default() }
-    }
-
-    /// Returns whether the notes in the home are of a ledger that has other lines now.
-    pub(super) fn is_of_another_ledger(&self) -> bool {
-        self.is_of_another_ledger
     }
 
     /// Returns how much of the ledger the notes on an agent's logs know.
@@ -355,9 +435,9 @@ impl Side {
         }
     }
 
-    /// Replaces the file. Two runs at the same time may lose notes of each other; a later run then reads these logs
-    /// again.
-    pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
+    /// Replaces the file, which belongs to this text of `cursors.json`. Two runs at the same time may lose notes of each other; a
+    /// later run then reads these logs again.
+    fn save(&mut self, home: &Home, cursors: &[u8]) -> Result<(), AgentsError> {
         if !self.is_changed || self.is_of_another_ledger {
             return Ok(());
         }
@@ -374,6 +454,8 @@ impl Side {
         ledger.number("bytes", witness.len_bytes as f64);
         ledger.text("hash", format!("{:016x}", witness.hash).as_bytes());
         document.raw("ledger", &ledger.finish());
+        document.number("indexBytes", index_bytes(home)? as f64);
+        document.text("cursors", hash_of(cursors).as_bytes());
         let mut noted = RecordText::default();
         for (agent, of_agent) in &self.noted {
             noted.raw(agent.as_str(), &of_agent.text());
@@ -410,8 +492,7 @@ mod tests {
             cursors.set(key_of(&path(name)), cursor(at));
             side.set(key_of(&path(name)), cursor(at));
         }
-        cursors.save(&home).unwrap();
-        side.save(&home).unwrap();
+        cursors.save(&home, Some(&mut side)).unwrap();
         let text = std::fs::read_to_string(home.cursors()).unwrap();
         assert!(text.contains(r#""a\udcff""#), "{text}");
         let (cursors, side) = (Cursors::load(&home, |_| {}).unwrap(), Side::load(&home));
@@ -437,7 +518,7 @@ mod tests {
         cursors.set(b"c".to_vec(), br#"{"kind":"claude","l":[1,{"k":null}]}"#.to_vec());
         // Another program has changed the file in the meantime.
         std::fs::write(home.cursors(), r#"{"files":{"d":{"kind":"x"},"a":{}}}"#).unwrap();
-        cursors.save(&home).unwrap();
+        cursors.save(&home, None).unwrap();
         let text = std::fs::read_to_string(home.cursors()).unwrap();
         assert_eq!(
             text,
@@ -464,7 +545,7 @@ mod tests {
 }"#
         );
         std::fs::write(home.cursors(), "[]").unwrap();
-        cursors.save(&home).unwrap();
+        cursors.save(&home, None).unwrap();
         assert_eq!(std::fs::read_to_string(home.cursors()).unwrap(), "[]", "nothing has changed");
     }
 }

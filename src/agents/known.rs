@@ -401,7 +401,7 @@ pub(super) fn each_stamp(home: &Home, take: &mut dyn FnMut(Value<'_>)) -> Result
     Ok(())
 }
 
-/// Returns whether a line is in the ledger.
+/// Returns whether a line, or a part of one, is in the ledger.
 pub(super) fn has_line(home: &Home, line: &[u8]) -> Result<bool, AgentsError> {
     let Some(ledger) = open_ledger(home)? else { return Ok(false) };
     let finder = memchr::memmem::Finder::new(line);

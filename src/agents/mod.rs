@@ -5,7 +5,7 @@
 //! become records.
 //!
 //! Touches: the logs, for reading only; the ledger and the sidecars, by ordinary appends; `cursors.json`,
-//! `pending-stamps/`, `hooks/` and the derived `ingest.side.json`, `ingest.known` and `ingest.state/` of the home.
+//! `pending-stamps/`, `hooks/`, `ingest.side.json` and the derived `ingest.known` and `ingest.state/` of the home.
 //!
 //! Guarantees: a message counts once, however often its agent wrote it; reading in any number of passes gives the lines
 //! of one pass; after a run was killed, the next run completes its work; each line that made no record is counted by

@@ -24,7 +24,7 @@ use crossbeam_channel::Sender;
 use self::meter::Meter;
 use self::unanswered::Unanswered;
 use super::claude::{Across, settled_note};
-use super::cursors::{Cursors, Side, is_ledger_lost, key_of};
+use super::cursors::{Cursors, Side, is_ledger_lost, key_of, lacks_index, misfit};
 use super::hook::HookRecords;
 use super::js;
 use super::kept::{self, HookCall};
@@ -151,6 +151,13 @@ impl Ingest {
         settings::check_storage()?;
         let user = settings::user_folder()?;
         self.forget_without_ledger(observer, interrupt)?;
+        if !self.options.as_reference && lacks_index(&self.home)? {
+            observer.note(&format!(
+                "[burn] warning: {} is missing or empty, so records that the ledger has are not recognised, and this run may write \
+                 them again; `burn state rebuild index` builds it from the ledger",
+                self.home.ids_index().display()
+            ));
+        }
         if !self.options.check {
             pending::clean(&self.home);
             self.take_over_stamps();
@@ -204,7 +211,18 @@ impl Ingest {
         Err(AgentsError::Unusable { path: self.home.ledger(), reason: reason.into() })
     }
 
-    /// Forgets how far logs were read, and the ids of their records, when the ledger with these records is gone or lacks some of
+    /// Refuses a home that may know of lines that its ledger lacks, because a hook has no time to read all logs again.
+    pub(super) fn refuse_misfit(&self) -> Result<(), AgentsError> {
+        match misfit(&self.home)?.filter(|_| !self.options.as_reference) {
+            Some(path) => {
+                let reason = "it is not as the last run left it; `burn ingest` reads all logs again";
+                Err(AgentsError::Unusable { path, reason: reason.into() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets how far logs were read, and the ids of their records, when the ledger with these records is gone or may lack some of
     /// them. So the logs are read from their beginning, and their records are written again.
     pub(super) fn forget_without_ledger(
         &mut self,
@@ -214,13 +232,12 @@ impl Ingest {
         if self.options.check || self.options.as_reference {
             return Ok(());
         }
-        let ledger = self.home.ledger();
-        let mut forgotten = |what: &str, copies: Vec<PathBuf>| {
+        let mut forgotten = |file: PathBuf, what: &str, copies: Vec<PathBuf>| {
             self.has_forgotten = true;
             self.known = Known::default();
             observer.note(&format!(
                 "[burn] ingest: {} {what}, so all logs are read from their beginning",
-                ledger.display()
+                file.display()
             ));
             for path in copies {
                 observer
@@ -228,10 +245,14 @@ impl Ingest {
             }
         };
         if let Some(set_aside) = Cursors::forget_without_ledger(&self.home)? {
-            forgotten("is missing or empty", set_aside);
+            forgotten(self.home.ledger(), "is missing or empty", set_aside);
         }
-        if let Some(copies) = Cursors::forget_lost_lines(&self.home, interrupt)? {
-            forgotten("is not as the last run left it", copies);
+        if let Some((file, copies)) = Cursors::forget_lost_lines(&self.home, interrupt)? {
+            let what = match file == self.home.ingest_notes() {
+                true => "is missing or damaged",
+                false => "is not as the last run left it",
+            };
+            forgotten(file, what, copies);
         }
         Ok(())
     }
@@ -349,7 +370,7 @@ impl<'r> Run<'r> {
         // A check leaves the cursors of a home that has lost lines of its ledger as they are.
         let ignores_cursors = has_forgotten
             || !as_reference
-                && (is_ledger_lost(&ingest.home)? || ingest.options.check && side.is_of_another_ledger());
+                && (is_ledger_lost(&ingest.home)? || ingest.options.check && misfit(&ingest.home)?.is_some());
         let cursors = match ignores_cursors {
             true => Cursors::default(),
             false => Cursors::load(&ingest.home, |text| {
@@ -501,11 +522,8 @@ impl<'r> Run<'r> {
         }
         // If the ledger was replaced meanwhile, the cursors would go past records that it lacks.
         if self.options.as_reference || self.began_with.holds(&self.ingest.home)? {
-            self.cursors.save(&self.ingest.home)?;
-            // Without a home there are no notes.
-            if self.ingest.home.root().is_dir() {
-                self.side.save(&self.ingest.home)?;
-            }
+            let side = (!self.options.as_reference).then_some(&mut self.side);
+            self.cursors.save(&self.ingest.home, side)?;
             self.began_with = LedgerWitness::of(&self.ingest.home)?;
         }
         self.saved = Instant::now();

@@ -377,6 +377,12 @@ fn count_extra(ids: &DistinctIds, home: &Home, extra: ExtraIds) -> Result<u64, L
 }
 
 impl Ledger {
+    /// Returns the path of the sorted ids of a home.
+    #[cfg(feature = "agents")]
+    pub(crate) fn sorted_index(home: &Home) -> PathBuf {
+        sorted_path(home)
+    }
+
     /// Returns the ids of `wanted` that the ledger has.
     #[cfg(feature = "agents")]
     pub(crate) fn known_ids(&self, wanted: &[Id]) -> Result<IdSet, LedgerError> {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use relayburn_ledger::agents::{Agent, Ingest, IngestObserver, IngestOptions, IngestProgress};
@@ -103,6 +103,137 @@ fn lines_that_a_ledger_lacks_are_written_again() {
         assert!(!again.contains("from their beginning"), "{again}");
         assert_eq!(user.lines(), wanted);
     }
+}
+
+/// The files of a home that a backup has, without its folders.
+fn files_of(home: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn an_older_ledger_is_noticed_by_any_file_that_does_not_belong_to_it() {
+    // The files that come from the backup, and the files that are deleted.
+    let ledger_and_index = &["ledger.jsonl", "ledger.idx", "ledger.content.idx"][..];
+    let all = &[
+        "ledger.jsonl",
+        "ledger.idx",
+        "ledger.content.idx",
+        "ledger.idx.sorted",
+        "cursors.json",
+        "ingest.side.json",
+    ];
+    let all_but = |but: &str| all.iter().copied().filter(|name| *name != but).collect::<Vec<_>>();
+    for (old, deleted, shown_by) in [
+        (ledger_and_index.to_vec(), &["ingest.side.json"][..], "ingest.side.json is missing or damaged"),
+        (vec!["ledger.jsonl"], &["ingest.side.json"], "ingest.side.json is missing or damaged"),
+        (all_but("cursors.json"), &[], "cursors.json is not as the last run left it"),
+        (all_but("ledger.idx"), &[], "ledger.idx is not as the last run left it"),
+        (all_but("ingest.side.json"), &[], "ledger.jsonl is not as the last run left it"),
+    ] {
+        let user = user_with_log();
+        user.ingest(&[]);
+        let home = user.path(".relayburn");
+        let backup = files_of(&home);
+        put_at_rest(&user.log("more.jsonl"), another_log());
+        user.ingest(&[]);
+        let wanted = user.lines();
+        for (path, bytes) in backup {
+            if old.iter().any(|name| path.ends_with(name)) {
+                fs::write(path, bytes).unwrap();
+            }
+        }
+        deleted.iter().for_each(|name| fs::remove_file(home.join(name)).unwrap());
+        assert!(user.lines().len() < wanted.len());
+
+        let before = files_of(&home);
+        let payload =
+            serde_json::json!({"session_id": "s", "transcript_path": user.log("s.jsonl")}).to_string();
+        let mut hook =
+            user.burn(&["ingest", "--hook", "claude", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
+        let _ = hook.stdin.take().unwrap().write_all(payload.as_bytes());
+        assert!(hook.wait().unwrap().success());
+        user.ingest(&["--check"]);
+        assert!(files_of(&home) == before, "{shown_by}: a hook and a check change nothing");
+
+        let said = String::from_utf8(user.ingest(&[]).stderr).unwrap();
+        assert!(said.contains(&format!("{shown_by}, so all logs are read")), "{said}");
+        assert_eq!(user.lines(), wanted, "{shown_by}");
+        let again = user.ingest(&["--json"]);
+        let said = String::from_utf8(again.stderr).unwrap();
+        assert!(!said.contains("from their beginning"), "{said}");
+        assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap()["bytesRead"], 0, "{shown_by}");
+    }
+}
+
+#[test]
+fn a_log_that_was_rewritten_is_noticed_without_notes() {
+    let user = user_with_log();
+    user.ingest(&[]);
+    let before = user.lines().len();
+    fs::write(user.log("s.jsonl"), another_log()).unwrap();
+    put_at_rest(&user.log("s.jsonl"), another_log());
+    fs::remove_file(user.path(".relayburn/ingest.side.json")).unwrap();
+    user.ingest(&[]);
+    let turns =
+        |id: &str| user.lines().iter().filter(|line| line.contains("turn\"") && line.contains(id)).count();
+    assert!(user.lines().len() > before && turns("more_") >= 9, "{}", turns("more_"));
+}
+
+#[test]
+fn a_home_that_another_program_has_filled_is_read_on_from_its_cursors() {
+    let user = user_with_log();
+    let home = user.path(".relayburn");
+    let bytes_read = |words: &[&str]| {
+        let output = user.ingest(words);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("from their beginning"), "{said}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["bytesRead"].as_u64().unwrap()
+    };
+    // The TypeScript package writes neither notes nor sorted ids.
+    assert!(bytes_read(&["--as-reference", "--json"]) > 0);
+    let _ = fs::remove_file(home.join("ledger.idx.sorted"));
+    assert_eq!(bytes_read(&["--json"]), 0);
+    put_at_rest(&user.log("more.jsonl"), another_log());
+    assert!(bytes_read(&["--json"]) > 0);
+    // It goes on beside this program.
+    put_at_rest(
+        &user.log("third.jsonl"),
+        another_log().replace("more_", "third_").replace("last_", "third_"),
+    );
+    assert!(bytes_read(&["--as-reference", "--json"]) > 0);
+    assert_eq!(bytes_read(&["--json"]), 0);
+}
+
+#[test]
+fn ids_that_a_rebuilt_index_has_besides_the_old_ones_are_no_sign_of_a_loss() {
+    let user = user_with_log();
+    user.ingest(&[]);
+    let home = user.path(".relayburn");
+    let ids = fs::read_to_string(home.join("ledger.idx")).unwrap();
+    fs::write(home.join("ledger.idx"), &ids[..17]).unwrap();
+    put_at_rest(&user.log("more.jsonl"), another_log());
+    user.ingest(&[]);
+    assert!(user.burn(&["state", "rebuild", "index"]).status().unwrap().success());
+    for _ in 0..2 {
+        let again = user.ingest(&["--json"]);
+        assert_eq!(String::from_utf8(again.stderr).unwrap(), "");
+        assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap()["bytesRead"], 0);
+    }
+}
+
+#[test]
+fn a_run_says_that_the_index_of_a_ledger_is_missing() {
+    let user = user_with_log();
+    user.ingest(&[]);
+    fs::remove_file(user.path(".relayburn/ledger.idx")).unwrap();
+    let said = String::from_utf8(user.ingest(&[]).stderr).unwrap();
+    assert!(
+        said.contains("ledger.idx is missing or empty") && said.contains("burn state rebuild index"),
+        "{said}"
+    );
+    assert!(user.burn(&["state", "rebuild", "index"]).status().unwrap().success());
+    assert_eq!(String::from_utf8(user.ingest(&["--json"]).stderr).unwrap(), "");
 }
 
 /// Cuts the ledger of a home as soon as a run has read something.

@@ -22,7 +22,8 @@ impl Ingest {
         let mut report = HookReport::default();
         let may_begin = settings::check_storage()
             .and_then(|()| self.check_near())
-            .and_then(|()| self.refuse_lost_ledger());
+            .and_then(|()| self.refuse_lost_ledger())
+            .and_then(|()| self.refuse_misfit());
         if let Err(error) = may_begin {
             report.failures.push(error.to_string());
             return report;
@@ -68,6 +69,7 @@ impl Ingest {
         settings::check_storage()?;
         self.check_near()?;
         self.refuse_lost_ledger()?;
+        self.refuse_misfit()?;
         // The entries are saved before the log is read, because the process may be ended while the log is read. Otherwise
         // each part would begin with the same lines of the ledger.
         self.known.catch_up(&self.home)?;
