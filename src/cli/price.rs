@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::arguments::{HomeArg, JsonArg, now};
 use super::table::{self, Heading};
-use super::{STDOUT, print_result, query, warn, wrong_usage};
+use super::{STDOUT, print_result, printable, query, warn, wrong_usage};
 use crate::archive::Paths;
 use crate::home::Home;
 use crate::usage::prices::{Charge, Class, PricedModel, Rates, RequestContext, Size, TokenCounts};
@@ -67,9 +67,11 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
         (_, None) => {}
     }
     let table = PriceTable::built_in();
+    let own = prices.own().map_or(String::new(), |(path, _)| format!("{} and ", path.display()));
     let head = format!(
-        "at {}, prices of {} {}, dollars for a million tokens\n",
+        "at {}, prices of {}{} {}, dollars for a million tokens\n",
         at.to_rfc3339_seconds(),
+        printable::line(&own),
         table.package(),
         table.version()
     );

@@ -161,6 +161,7 @@ pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
                 lower_bounds: LowerBounds::default(),
                 unpriced: Vec::new(),
                 undated_left_out: 0,
+                last: None,
                 invalid_turns: 0,
                 other_rows: None,
                 ..answer

@@ -312,12 +312,11 @@ fn cut_names(names: &mut [TextColumn], over: usize, answer: &Answer) {
 fn caption(answer: &Answer, now: Instant, look: &TableLook) -> String {
     let question = &answer.question;
     let date = |at: Instant| question.zone.date_of(at);
-    // Turns may say that they are of a time to come.
-    let has_later_rows =
-        answer.rows.iter().filter_map(|row| row.period.as_ref()?.start).any(|start| start > now);
+    // Turns may say that they are of a day to come.
+    let has_later_days = answer.last.is_some_and(|last| last > now && date(last) != date(now));
     let bounds = match (question.since, question.until) {
         (None, None) => "all turns".to_owned(),
-        (Some(since), None) if has_later_rows => format!("since {}", date(since)),
+        (Some(since), None) if has_later_days => format!("since {}", date(since)),
         (Some(since), until) => format!("{} to {}", date(since), date(until.unwrap_or(now))),
         (None, Some(until)) => format!("up to {}", date(until)),
     };

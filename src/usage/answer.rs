@@ -38,6 +38,8 @@ pub struct Answer {
     pub unpriced: Vec<Unpriced>,
     /// The number of turns without a time that a bound left out.
     pub undated_left_out: u64,
+    /// The time of the last turn; `None` if no turn has a time.
+    pub last: Option<Instant>,
     /// The number of turns with a value that is no count.
     pub invalid_turns: u64,
     /// The number of rows that the last row adds up; `None` without such a row.
@@ -193,6 +195,7 @@ fn finish_group(
         lower_bounds: selection.lower_bounds,
         unpriced,
         undated_left_out: selection.undated_left_out,
+        last: selection.last,
         invalid_turns: selection.lower_bounds.invalid_turns,
         other_rows,
         turns_seen: all.seen_turns,

@@ -252,6 +252,8 @@ pub(super) struct Selection<'q> {
     pub unpriced: NumberMap<(u32, UnpricedReason), i128>,
     pub lower_bounds: LowerBounds,
     pub undated_left_out: u64,
+    /// The time of the last turn within the bounds.
+    pub last: Option<Instant>,
     /// The turns of each hour of UTC, without bounds. Kept only for blocks.
     pub hours: NumberMap<i64, Times>,
 }
@@ -270,6 +272,7 @@ impl<'q> Selection<'q> {
             unpriced: NumberMap::default(),
             lower_bounds: LowerBounds::default(),
             undated_left_out: 0,
+            last: None,
             hours: NumberMap::default(),
         }
     }
@@ -304,7 +307,11 @@ impl<'q> Selection<'q> {
             self.undated_left_out += u64::from(is_bound);
             return !is_bound;
         };
-        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at <= until)
+        let passes = self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at <= until);
+        if passes {
+            self.last = self.last.max(Some(at));
+        }
+        passes
     }
 
     fn merge(&mut self, other: Self, here: impl Fn(u32) -> u32) -> Result<(), TooLarge> {
@@ -314,6 +321,7 @@ impl<'q> Selection<'q> {
             *self.unpriced.entry((here(model), reason)).or_default() += tokens;
         }
         self.undated_left_out += other.undated_left_out;
+        self.last = self.last.max(other.last);
         self.lower_bounds.add(other.lower_bounds);
         for (hour, times) in other.hours {
             let own = self.hours.entry(hour).or_insert(times);

@@ -233,6 +233,31 @@ fn the_block_under_way_says_what_is_left() {
 }
 
 #[test]
+fn the_caption_ends_no_period_before_the_last_turn_that_counts() {
+    // It is 12:00 of November 21.
+    let home = home_with(
+        &[
+            turn_at("2026-11-21T09:00:00Z", "m1", "claude-opus-4-7", "200"),
+            turn_at("2026-11-21T12:00:05Z", "m2", "claude-opus-4-7", "200"),
+        ]
+        .concat(),
+    );
+    let caption = |args: &[&str]| {
+        let (_, out, _) = burn(home.path(), &[&["usage", "--since", "today"], args].concat());
+        out.split(',').next().unwrap().to_owned()
+    };
+    assert_eq!(caption(&["--by", "model"]), "2026-11-21 to 2026-11-21");
+    let later = turn_at("2026-11-23T09:00:00Z", "m3", "claude-opus-4-7", "200");
+    let ledger = home.path().join("ledger.jsonl");
+    fs::write(&ledger, fs::read_to_string(&ledger).unwrap() + &later).unwrap();
+    for args in [&["--by", "model"][..], &["--from", "ledger"], &["day"], &["hour"]] {
+        assert_eq!(caption(args), "since 2026-11-21", "{args:?}");
+    }
+    assert_eq!(caption(&["--until", "today"]), "2026-11-21 to 2026-11-21");
+    assert_eq!(caption(&["--model", "none"]), "2026-11-21 to 2026-11-21");
+}
+
+#[test]
 fn a_table_of_prices_says_what_it_would_change() {
     let lines = [
         turn_at("2026-09-30T12:00:00Z", "m1", "claude-opus-4-7", "200"),

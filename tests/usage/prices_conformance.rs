@@ -53,6 +53,8 @@ fn prices_of_ones_own_come_first_and_damaged_ones_are_refused() {
     let (code, text, _) = burn("my-gateway");
     assert_eq!(code, Some(0));
     assert!(text.contains("0.125") && text.contains("above 1,000 tokens of input: output 2"), "{text}");
+    let named = format!("prices of {} and genai-prices", home.path().join("prices.json").display());
+    assert!(text.contains(&named) && !before.contains(" and genai-prices"), "{text}");
     let (_, after, _) = burn("claude-opus-4-7");
     assert_eq!(before.lines().nth(2), after.lines().nth(2));
     fs::write(home.path().join("prices.json"), &own[..own.len() - 3]).unwrap();
