@@ -396,7 +396,7 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Loads the notes. A broken file counts as missing, because it is derived, and so do notes that were made with another
+    /// Loads the notes. A broken file counts as missing, and so do notes that were made with another
     /// ledger: a log that they call read may have no record in this ledger.
     pub(super) fn load(home: &Home) -> Self {
         let text = read(&home.ingest_notes()).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Finds in the ledger what is written of turns that may grow.
 //!
 //! The notes on the logs of Codex and Gemini CLI say how much of each turn is written, so that the further tokens of a turn
-//! become a turn of their own. A note may be missing or old: the side file is derived and may be deleted, and a run may be
+//! become a turn of their own. A note may be missing or old: the side file may be deleted, and a run may be
 //! killed between its append and its notes. So each run reads the turns that were appended since the notes were saved, and
 //! without notes the turns of the whole ledger.
 //!

@@ -392,7 +392,7 @@ pub(super) struct Gathered {
     pub cursor: Option<Vec<u8>>,
     /// The stamp of the branch that an earlier pass kept for the next turn of the log, as its note has it.
     pub carried: Option<Vec<u8>>,
-    /// A note that the reader gets again at the next pass. It is kept in a derived file.
+    /// A note that the reader gets again at the next pass. It is kept in the side file.
     pub side: Option<Vec<u8>>,
     /// The file with the reader's state at the new cursor, and its bytes. The file is written after the records, because
     /// a state that is ahead of the cursor is of no use.
