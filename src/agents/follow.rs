@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::opencode::{Received, RecordRules, Request, StreamState};
+use super::opencode::{Awaited, Received, RecordRules, Request, StreamState};
 use super::pass::{Agent, Gathered};
 use super::report::IngestObserver;
 use super::run::{Ingest, Run};
@@ -107,7 +107,7 @@ impl Ingest {
         Ok(cursor.map(StreamState::resume).unwrap_or_default())
     }
 
-    /// Waits at most `wait` for an event and takes it.
+    /// Awaited at most `wait` for an event and takes it.
     ///
     /// # Errors
     /// When the ledger cannot be written or the cursors cannot be saved. The stream then keeps its place.
@@ -149,7 +149,7 @@ impl Ingest {
                 content: run.options.content,
                 projects: &run.projects,
                 session_path: Vec::new(),
-                waits: false,
+                awaited: Awaited::Nothing,
                 is_stream: true,
             };
             match stream.state.new_records(session, &rules) {

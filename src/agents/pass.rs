@@ -86,20 +86,22 @@ pub(super) struct ReadOptions {
 }
 
 impl ReadOptions {
-    /// Returns whether a log that was last written at `mtime_ms` is at rest, so that reading waits for nothing.
-    pub(super) fn is_at_rest(&self, mtime_ms: f64) -> bool {
-        self.now_ms - mtime_ms >= AT_REST_MS
+    /// Returns whether a log that was last written at `mtime_ms`, or was seen to change at `changed_ms`, is at rest, so that
+    /// reading waits for nothing. A modification time later than the run says nothing, so that such a log is at rest when it was
+    /// seen unchanged for so long.
+    pub(super) fn has_settled(&self, mtime_ms: f64, changed_ms: Option<f64>) -> bool {
+        self.is_older(AT_REST_MS, mtime_ms, changed_ms)
     }
 
-    /// The same for a log that was seen to change at `changed_ms`, whatever its modification time. A time later than the run
-    /// says nothing, so that such a log is at rest when it was seen unchanged for so long.
-    pub(super) fn has_settled(&self, mtime_ms: f64, changed_ms: Option<f64>) -> bool {
-        match changed_ms {
-            Some(changed_ms) => {
-                (self.is_at_rest(mtime_ms) || self.is_later(mtime_ms)) && self.is_at_rest(changed_ms)
-            }
-            None => self.is_at_rest(mtime_ms),
-        }
+    /// Returns whether so much time has passed that whoever wrote the log has surely ended.
+    pub(super) fn has_ended(&self, mtime_ms: f64, changed_ms: Option<f64>) -> bool {
+        self.is_older(ENDED_MS, mtime_ms, changed_ms)
+    }
+
+    fn is_older(&self, age_ms: f64, mtime_ms: f64, changed_ms: Option<f64>) -> bool {
+        let is_past = |at_ms: f64| self.now_ms - at_ms >= age_ms;
+        (is_past(mtime_ms) || changed_ms.is_some() && self.is_later(mtime_ms))
+            && changed_ms.is_none_or(is_past)
     }
 
     fn is_later(&self, mtime_ms: f64) -> bool {
@@ -115,6 +117,9 @@ impl ReadOptions {
 
 /// A log that was not written for so long is at rest.
 const AT_REST_MS: f64 = 10.0 * 60.0 * 1000.0;
+
+/// Nothing that runs in an agent takes so long.
+const ENDED_MS: f64 = 24.0 * 3600.0 * 1000.0;
 
 /// A log's metadata from the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -243,3 +243,48 @@ fn a_database_whose_time_lies_in_the_future_comes_to_rest() {
     assert_eq!(told()["appended"]["turns"], 1);
     assert_eq!(turns(user.path()).len(), 1);
 }
+
+/// Changes the answer `msg_2`, in a database that was last written `hours` ago.
+fn change_answer(user: &Path, sql: &str, hours: u64) {
+    let path = user.join(".local/share/opencode/opencode.db");
+    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    crate::ingest::age(&path, hours * 3600);
+}
+
+/// OpenCode stores a prompt at once, also while an answer runs, and the tokens of an answer when its tools have ended.
+#[test]
+fn an_answer_without_tokens_waits_for_them_whatever_comes_meanwhile() {
+    let running = "UPDATE message SET data = json_set(json_remove(data, '$.time.completed', '$.finish'),
+           '$.tokens', json('{\"input\":0,\"output\":0,\"reasoning\":0,\"cache\":{\"read\":0,\"write\":0}}')) WHERE id = 'msg_2';
+         INSERT INTO message VALUES('msg_3', 'ses_1', 1777629602000, 1777629602000,
+           json_object('role', 'user', 'time', json_object('created', 1777629602000)));";
+    let completed = format!(
+        "UPDATE message SET data = json_set(data, '$.time.completed', {}, '$.tokens', json('{}')) WHERE id = 'msg_2'",
+        CREATED_MS + 5000,
+        tokens()
+    );
+    let told = |user: &Path| -> Value { serde_json::from_slice(&ingest(user).stdout).unwrap() };
+    let start = || {
+        let user = tempfile::tempdir().unwrap();
+        let database = create(user.path());
+        database.pragma_update(None, "journal_mode", "delete").unwrap();
+        first_generation(&database);
+        drop(database);
+        change_answer(user.path(), running, 1);
+        let first = told(user.path());
+        assert_eq!((&first["appended"]["turns"], &first["openMessages"]), (&json!(0), &json!(1)), "{first}");
+        user
+    };
+
+    let user = start();
+    change_answer(user.path(), &completed, 0);
+    assert_eq!(told(user.path())["appended"]["turns"], 1);
+    assert_eq!(turns(user.path())[0]["usage"]["input"], 1_000_000);
+
+    // An answer that got no tokens for a day gets none any more.
+    let user = start();
+    change_answer(user.path(), "", 25);
+    assert_eq!(told(user.path())["appended"]["turns"], 1);
+    assert_eq!(turns(user.path())[0]["usage"]["input"], 0);
+    assert_eq!(told(user.path())["agents"][0]["unchangedFiles"], 1);
+}

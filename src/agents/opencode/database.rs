@@ -3,7 +3,7 @@
 //! A session is read again when its rows changed.
 
 use super::gather::gather_session;
-use super::session::records::RecordRules;
+use super::session::records::{Awaited, RecordRules};
 use super::session::{Part, SessionHead, SessionMessage, SpawningTask, Tool};
 use crate::agents::AgentsError;
 use crate::agents::js::{self, RecordText};
@@ -38,8 +38,14 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     let is_unchanged = side.and_then(|side| js::any_text(side, "stamp")) == Some(stamp.as_bytes());
     let seen_ms = side.filter(|_| is_unchanged).and_then(|side| js::number(side, "changedMs"));
     let changed_ms = pass.options.seen_ms(newest_ms, seen_ms);
-    let is_at_rest = pass.options.has_settled(newest_ms, changed_ms);
-    if is_unchanged && !(is_waiting && is_at_rest) {
+    let awaited = Awaited::of(pass.options, newest_ms, changed_ms);
+    let awaited_end = side.is_none_or(|side| !js::is_true(side, "isAtRest"));
+    let is_due = match awaited {
+        Awaited::End => false,
+        Awaited::Tokens => awaited_end,
+        Awaited::Nothing => true,
+    };
+    if is_unchanged && !(is_waiting && is_due) {
         hand(Handed::Unchanged(None));
         return Ok(());
     }
@@ -52,7 +58,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     let database = Database(ForeignDatabase::open(path)?);
     let fails = |error: rusqlite::Error| unusable(path, error);
     let mut digests: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    let mut waits = false;
+    let mut open_messages = 0;
     let mut costs: BTreeMap<Vec<u8>, f64> = side
         .and_then(|side| side.get("costs"))
         .into_iter()
@@ -89,12 +95,12 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
             content: pass.options.content,
             projects: pass.projects,
             session_path: path.as_os_str().as_encoded_bytes().to_vec(),
-            waits: !is_at_rest,
+            awaited,
             is_stream: false,
         };
         let handed = gather_session(&session, &rules, &copied, pass, &mut gathered)?;
         let has_open = !handed.open.is_empty();
-        waits |= has_open;
+        open_messages += gathered.open_messages;
         // A session with unfinished answers is read again even if its rows are unchanged.
         digests.push((session.id.clone(), if has_open { Vec::new() } else { digest }));
         costs.insert(session.id.clone(), session.reported_usd());
@@ -109,7 +115,8 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     let mut side = RecordText::default();
     side.text("stamp", stamp.as_bytes());
     side.maybe_number("changedMs", changed_ms);
-    side.flag_if("isWaiting", waits);
+    side.flag_if("isWaiting", open_messages > 0);
+    side.flag_if("isAtRest", open_messages > 0 && awaited == Awaited::Tokens);
     side.raw("sessions", &sessions.finish());
     let mut noted = RecordText::default();
     for (id, cost) in costs.iter().filter(|(_, cost)| **cost > 0.0) {
@@ -117,7 +124,8 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     }
     side.raw("costs", &noted.finish());
     side.number("reportedUsd", costs.values().sum());
-    let last = Gathered { side: Some(side.finish()), session_mtime_ms: newest_ms, ..Gathered::default() };
+    let side = Some(side.finish());
+    let last = Gathered { side, open_messages, session_mtime_ms: newest_ms, ..Gathered::default() };
     hand(Handed::Piece(Box::new(last), true));
     Ok(())
 }

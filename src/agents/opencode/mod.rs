@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use self::gather::gather_session;
 pub(super) use self::server::{Received, Request};
 use self::session::records::HandedMessages;
-pub(super) use self::session::records::RecordRules;
+pub(super) use self::session::records::{Awaited, RecordRules};
 use self::session::{Part, SessionHead, SessionMessage, SpawningTask};
 pub(super) use self::stream::StreamState;
 use super::js::{self, RecordText};
@@ -165,7 +165,6 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let is_moving = before.as_ref().is_some_and(|before| before.newest_ms != newest_ms);
     let noted_ms = if is_moving { Some(options.now_ms) } else { before.as_ref().and_then(|b| b.changed_ms) };
     let changed_ms = options.seen_ms(newest_ms, noted_ms);
-    let is_at_rest = options.has_settled(newest_ms, changed_ms);
     let handed = match &session {
         Some(session) => {
             let rules = RecordRules {
@@ -173,7 +172,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
                 content: options.content,
                 projects: pass.projects,
                 session_path: pass.candidate.path.as_os_str().as_encoded_bytes().to_vec(),
-                waits: !options.as_reference && !is_at_rest,
+                awaited: Awaited::of(options, newest_ms, changed_ms),
                 is_stream: false,
             };
             gather_session(session, &rules, &seen, pass, &mut gathered)?

@@ -10,7 +10,7 @@ use crate::agents::content::ContentHead;
 use crate::agents::fidelity::Usage;
 use crate::agents::js::{self, RecordText};
 use crate::agents::measure::{self, UserBlock};
-use crate::agents::pass::{ContentMode, Gathered};
+use crate::agents::pass::{ContentMode, Gathered, ReadOptions};
 use crate::agents::project::ProjectKeys;
 
 /// How records are made.
@@ -19,10 +19,35 @@ pub(in crate::agents) struct RecordRules<'r> {
     pub content: ContentMode,
     pub projects: &'r ProjectKeys,
     pub session_path: Vec<u8>,
-    /// Whether an unfinished answer may still change.
-    pub waits: bool,
+    pub awaited: Awaited,
     /// Whether the session comes from the stream of a server. Its records have another order of members.
     pub is_stream: bool,
+}
+
+/// What must come before an unfinished last answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::agents) enum Awaited {
+    Nothing,
+    /// Its tokens. OpenCode writes the tokens of a step when its tools have ended, and a tool may run for hours.
+    Tokens,
+    End,
+}
+
+impl Awaited {
+    /// For a session that was last written at `mtime_ms`, and was seen to change at `changed_ms`.
+    pub(in crate::agents::opencode) fn of(
+        options: &ReadOptions,
+        mtime_ms: f64,
+        changed_ms: Option<f64>,
+    ) -> Self {
+        if options.as_reference || options.has_ended(mtime_ms, changed_ms) {
+            Self::Nothing
+        } else if options.has_settled(mtime_ms, changed_ms) {
+            Self::Tokens
+        } else {
+            Self::End
+        }
+    }
 }
 
 /// The records that a stream of events has written already.
@@ -80,9 +105,9 @@ impl SessionHead {
         let mut taken: HashSet<&[u8]> = HashSet::new();
         for (index, answer) in answers.iter().enumerate() {
             let is_known = seen.contains(&answer.id);
-            let is_last = index + 1 == answers.len()
-                && prompts.last().is_none_or(|prompt| prompt.created_ms <= answer.created_ms);
-            if !is_known && rules.waits && is_last && !answer.has_ended() {
+            // A later prompt ends no answer, because OpenCode stores a prompt at once and answers it later.
+            let is_open = !is_known && index + 1 == answers.len() && !answer.has_ended();
+            if is_open && self.waits_for(rules, answer) {
                 records.open.push(answer.id.clone());
                 continue;
             }
@@ -131,6 +156,15 @@ impl SessionHead {
         }
         gathered.open_messages = records.open.len() as u64;
         Ok(records)
+    }
+
+    /// Whether an unfinished answer, the last of the session, waits to be written.
+    fn waits_for(&self, rules: &RecordRules<'_>, answer: &SessionMessage) -> bool {
+        match rules.awaited {
+            Awaited::End => true,
+            Awaited::Tokens => self.usage_of(rules, answer) == Usage::default(),
+            Awaited::Nothing => false,
+        }
     }
 
     /// Adds the records of a flush of a stream, and the ids of its answers to `seen`. An answer is written when it has tokens or
