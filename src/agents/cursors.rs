@@ -4,7 +4,7 @@
 //! Touches `cursors.json` under lock `cursors`, and `ingest.side.json`. The first is shared with the TypeScript package
 //! and has exactly its form. The second belongs to the first and to the ledger: without it, a run reads all logs again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::AgentsError;
@@ -82,33 +82,43 @@ pub(super) fn is_ledger_lost(home: &Home) -> Result<bool, AgentsError> {
     Ok(had_records)
 }
 
-/// Returns the file by which a home may know of lines that its ledger lacks; none if the files fit together, as the last run left
-/// them or as other programs have changed them since.
-///
-/// Another program appends ids together with lines, and moves cursors past lines that it has appended. So cursors or ids that
-/// changed beside an unchanged ledger belong to another ledger.
-pub(super) fn misfit(home: &Home) -> Result<Option<PathBuf>, AgentsError> {
+/// Something by which a home may know of lines that its ledger lacks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// A file that does not belong to the ledger.
+    Whole(PathBuf),
+    /// Cursors that have moved although the ledger has not grown, by their keys. Another program may have read lines that make no
+    /// record.
+    Cursors(HashSet<Vec<u8>>),
+}
+
+/// Returns what does not fit; none if the files are as the last run left them or as other programs have changed them since. Another
+/// program appends ids together with lines, and moves cursors past lines that it has appended.
+pub(super) fn misfit(home: &Home) -> Result<Option<Misfit>, AgentsError> {
     if is_without_ledger(home)? {
         return Ok(None);
     }
     let index_bytes = index_bytes(home)?;
-    let cursors = read(&home.cursors())?;
+    let cursors = parse(&read(&home.cursors())?);
     let Some(noted) = NotedHome::of(&read(&home.ingest_notes())?) else {
         // A home that only the TypeScript package has filled has no notes either, and its cursors are right.
-        return Ok((is_of_this_program(home)? && !parse(&cursors).is_empty()).then(|| home.ingest_notes()));
+        let is_missing = is_of_this_program(home)? && !cursors.is_empty();
+        return Ok(is_missing.then(|| Misfit::Whole(home.ingest_notes())));
     };
     if !noted.ledger.holds(home)? {
-        return Ok(Some(home.ledger()));
+        return Ok(Some(Misfit::Whole(home.ledger())));
     }
     let len_bytes =
         disk::if_there(disk::metadata_of_target(&home.ledger()))?.map_or(0, |found| found.len_bytes);
     let grown_bytes = len_bytes.saturating_sub(noted.ledger.len_bytes);
-    let has_other_cursors = noted.cursors.is_some_and(|hash| hash != hash_of(&cursors));
-    if grown_bytes == 0 && has_other_cursors && !parse(&cursors).is_empty() {
-        return Ok(Some(home.cursors()));
-    }
     let index_max = noted.index_bytes.map(|noted| noted + grown_bytes / LINE_BYTES_PER_ID_BYTE);
-    Ok(index_max.is_some_and(|max| index_bytes > max).then(|| home.ids_index()))
+    if index_max.is_some_and(|max| index_bytes > max) {
+        return Ok(Some(Misfit::Whole(home.ids_index())));
+    }
+    let Some(noted) = noted.cursors.filter(|_| grown_bytes == 0) else { return Ok(None) };
+    let moved = cursors.iter().filter(|cursor| !noted.contains(&hash_of(cursor)));
+    let moved: HashSet<_> = moved.map(|(key, _)| key.clone()).collect();
+    Ok((!moved.is_empty()).then_some(Misfit::Cursors(moved)))
 }
 
 /// An id of the index needs 17 bytes, and its line of the ledger more than four times as many.
@@ -134,8 +144,9 @@ fn is_of_this_program(home: &Home) -> Result<bool, AgentsError> {
     Ok(false)
 }
 
-fn hash_of(text: &[u8]) -> String {
-    blake3::hash(text).to_hex()[..16].to_owned()
+/// The hash of a log's cursor, in 16 hexadecimal digits.
+fn hash_of((key, cursor): &(Vec<u8>, Vec<u8>)) -> Vec<u8> {
+    blake3::hash(&[&key[..], b"\0", cursor].concat()).to_hex().as_bytes()[..16].to_vec()
 }
 
 impl Cursors {
@@ -173,8 +184,15 @@ impl Cursors {
             return Ok(None);
         }
         // Another run may have saved its cursors, and not its notes yet.
-        let shown_by = with_lock(&home.lock(LockName::Cursors), |_| misfit(home))?;
-        let Some(shown_by) = shown_by else { return Ok(None) };
+        let found = with_lock(&home.lock(LockName::Cursors), |held| {
+            let found = misfit(home)?;
+            if let Some(Misfit::Cursors(moved)) = &found {
+                held.still_held()?;
+                Self::forget_logs(home, moved)?;
+            }
+            Ok::<_, AgentsError>(found)
+        })?;
+        let Some(Misfit::Whole(shown_by)) = found else { return Ok(None) };
         let notes = read(&home.ingest_notes())?;
         let ledger = Ledger::new(home.clone());
         let mut copies = Vec::new();
@@ -209,6 +227,17 @@ impl Cursors {
             Ok::<_, AgentsError>(())
         })?;
         Ok((!is_sound).then_some((shown_by, copies)))
+    }
+
+    /// Drops the cursors of some logs and the notes on them, so that the next run reads these logs from their beginning.
+    fn forget_logs(home: &Home, logs: &HashSet<Vec<u8>>) -> Result<(), AgentsError> {
+        let mut entries = parse(&read(&home.cursors())?);
+        entries.retain(|(key, _)| !logs.contains(key));
+        let text = print(&entries);
+        let mut side = Side { is_changed: true, ..Side::load(home) };
+        side.files.retain(|key, _| !logs.contains(key));
+        disk::replace(&home.cursors(), &text, Replacing::Unsynced)?;
+        side.save(home, &text)
     }
 
     /// Forgets what a home knows of a ledger that is missing or empty and had records: deletes the cursors, and sets the
@@ -257,7 +286,7 @@ impl Cursors {
         }
     }
 
-    /// Writes the changes into the present file, then the notes, which have a hash of that file. If the run is killed before the
+    /// Writes the changes into the present file, then the notes, which have hashes of its cursors. If the run is killed before the
     /// notes, the ledger has grown since the notes before, unless the lines had no records.
     pub(super) fn save(&mut self, home: &Home, side: Option<&mut Side>) -> Result<(), AgentsError> {
         let has_notes = side.as_ref().is_some_and(|side| side.is_changed) && home.root().is_dir();
@@ -360,8 +389,8 @@ pub(super) fn pretty(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
 /// The state of a home's files when notes were saved.
 struct NotedHome {
     ledger: LedgerWitness,
-    /// A hash of `cursors.json`; none in notes of an earlier version.
-    cursors: Option<String>,
+    /// The hashes of the cursors; none in notes of an earlier version.
+    cursors: Option<HashSet<Vec<u8>>>,
     /// The length of `ledger.idx` in bytes; none in notes of an earlier version.
     index_bytes: Option<u64>,
 }
@@ -378,7 +407,9 @@ impl NotedHome {
                 len_bytes: js::number(ledger, "bytes")? as u64,
                 hash: u64::from_str_radix(text(ledger, "hash")?, 16).ok()?,
             },
-            cursors: text(root, "cursors").map(str::to_owned),
+            cursors: root
+                .get("cursors")
+                .map(|hashes| hashes.items().filter_map(js::wtf8).map(<[u8]>::to_vec).collect()),
             index_bytes: js::number(root, "indexBytes").map(|bytes| bytes as u64),
         })
     }
@@ -455,7 +486,8 @@ impl Side {
         ledger.text("hash", format!("{:016x}", witness.hash).as_bytes());
         document.raw("ledger", &ledger.finish());
         document.number("indexBytes", index_bytes(home)? as f64);
-        document.text("cursors", hash_of(cursors).as_bytes());
+        let hashes: Vec<_> = parse(cursors).iter().map(hash_of).collect();
+        document.texts("cursors", &hashes);
         let mut noted = RecordText::default();
         for (agent, of_agent) in &self.noted {
             noted.raw(agent.as_str(), &of_agent.text());

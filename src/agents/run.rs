@@ -24,7 +24,7 @@ use crossbeam_channel::Sender;
 use self::meter::Meter;
 use self::unanswered::Unanswered;
 use super::claude::{Across, settled_note};
-use super::cursors::{Cursors, Side, is_ledger_lost, key_of, lacks_index, misfit};
+use super::cursors::{Cursors, Misfit, Side, is_ledger_lost, key_of, lacks_index, misfit};
 use super::hook::HookRecords;
 use super::js;
 use super::kept::{self, HookCall};
@@ -213,13 +213,13 @@ impl Ingest {
 
     /// Refuses a home that may know of lines that its ledger lacks, because a hook has no time to read all logs again.
     pub(super) fn refuse_misfit(&self) -> Result<(), AgentsError> {
-        match misfit(&self.home)?.filter(|_| !self.options.as_reference) {
-            Some(path) => {
-                let reason = "it is not as the last run left it; `burn ingest` reads all logs again";
-                Err(AgentsError::Unusable { path, reason: reason.into() })
-            }
-            None => Ok(()),
-        }
+        let path = match misfit(&self.home)?.filter(|_| !self.options.as_reference) {
+            Some(Misfit::Whole(path)) => path,
+            Some(Misfit::Cursors(_)) => self.home.cursors(),
+            None => return Ok(()),
+        };
+        let reason = "it is not as the last run left it; `burn ingest` reads the logs again";
+        Err(AgentsError::Unusable { path, reason: reason.into() })
     }
 
     /// Forgets how far logs were read, and the ids of their records, when the ledger with these records is gone or may lack some of
@@ -368,9 +368,9 @@ impl<'r> Run<'r> {
         let has_forgotten = std::mem::take(&mut ingest.has_forgotten);
         let side = if as_reference || has_forgotten { Side::default() } else { Side::load(&ingest.home) };
         // A check leaves the cursors of a home that has lost lines of its ledger as they are.
+        let does_not_fit = || Ok::<_, AgentsError>(matches!(misfit(&ingest.home)?, Some(Misfit::Whole(_))));
         let ignores_cursors = has_forgotten
-            || !as_reference
-                && (is_ledger_lost(&ingest.home)? || ingest.options.check && misfit(&ingest.home)?.is_some());
+            || !as_reference && (is_ledger_lost(&ingest.home)? || ingest.options.check && does_not_fit()?);
         let cursors = match ignores_cursors {
             true => Cursors::default(),
             false => Cursors::load(&ingest.home, |text| {
