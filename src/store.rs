@@ -249,7 +249,9 @@ pub(crate) fn remove_leftovers(
 ) -> Result<(), disk::Error> {
     for path in disk::list(directory)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if !name.ends_with(".tmp") || !prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+        // `cursors.json.tmp` belongs to another program: it has no word between the prefix `cursors.json.` and `.tmp`.
+        let is_ours = |stem: &str| prefixes.iter().any(|prefix| stem.starts_with(prefix));
+        if !name.strip_suffix(".tmp").is_some_and(is_ours) {
             continue;
         }
         let Some(metadata) = disk::if_there(disk::metadata(&path))? else { continue };

@@ -99,10 +99,10 @@ pub(super) fn misfit(home: &Home) -> Result<Option<Misfit>, AgentsError> {
         return Ok(None);
     }
     let index_bytes = index_bytes(home)?;
-    let cursors = parse(&read(&home.cursors())?);
+    let cursors = || Ok::<_, AgentsError>(parse(&read(&home.cursors())?));
     let Some(noted) = NotedHome::of(&read(&home.ingest_notes())?) else {
         // A home that only the TypeScript package has filled has no notes either, and its cursors are right.
-        let is_missing = is_of_this_program(home)? && !cursors.is_empty();
+        let is_missing = is_of_this_program(home)? && !cursors()?.is_empty();
         return Ok(is_missing.then(|| Misfit::Whole(home.ingest_notes())));
     };
     if !noted.ledger.holds(home)? {
@@ -116,8 +116,8 @@ pub(super) fn misfit(home: &Home) -> Result<Option<Misfit>, AgentsError> {
         return Ok(Some(Misfit::Whole(home.ids_index())));
     }
     let Some(noted) = noted.cursors.filter(|_| grown_bytes == 0) else { return Ok(None) };
-    let moved = cursors.iter().filter(|cursor| !noted.contains(&hash_of(cursor)));
-    let moved: HashSet<_> = moved.map(|(key, _)| key.clone()).collect();
+    let moved = cursors()?.into_iter().filter(|cursor| !noted.contains(&hash_of(cursor)));
+    let moved: HashSet<_> = moved.map(|(key, _)| key).collect();
     Ok((!moved.is_empty()).then_some(Misfit::Cursors(moved)))
 }
 
@@ -144,9 +144,16 @@ fn is_of_this_program(home: &Home) -> Result<bool, AgentsError> {
     Ok(false)
 }
 
-/// The hash of a log's cursor, in 16 hexadecimal digits.
+/// The hash of a log's place in `cursors.json`, in 16 hexadecimal digits. A cursor also has the time of its log, which changes
+/// without a new line.
 fn hash_of((key, cursor): &(Vec<u8>, Vec<u8>)) -> Vec<u8> {
-    blake3::hash(&[&key[..], b"\0", cursor].concat()).to_hex().as_bytes()[..16].to_vec()
+    let mut place = [&key[..], b"\0"].concat();
+    let mut document = Document::default();
+    let members = document.parse(cursor).into_iter().flat_map(Value::members_in_text_order);
+    for (name, value) in members.filter(|(name, _)| name.as_wtf8() != b"mtimeMs") {
+        place.extend_from_slice(&[name.as_wtf8(), b"\0", &js::json(value), b"\0"].concat());
+    }
+    blake3::hash(&place).to_hex().as_bytes()[..16].to_vec()
 }
 
 impl Cursors {
@@ -289,7 +296,12 @@ impl Cursors {
     /// Writes the changes into the present file, then the notes, which have hashes of its cursors. If the run is killed before the
     /// notes, the ledger has grown since the notes before, unless the lines had no records.
     pub(super) fn save(&mut self, home: &Home, side: Option<&mut Side>) -> Result<(), AgentsError> {
-        let has_notes = side.as_ref().is_some_and(|side| side.is_changed) && home.root().is_dir();
+        // Without notes, the next run takes cursors for those of another ledger.
+        let lacks_notes = || {
+            !self.entries.is_empty() && disk::metadata(&home.ingest_notes()).is_err_and(|e| e.is_not_found())
+        };
+        let has_notes =
+            side.as_ref().is_some_and(|side| side.is_changed || lacks_notes()) && home.root().is_dir();
         if self.changed.is_empty() && !has_notes {
             return Ok(());
         }
@@ -302,7 +314,7 @@ impl Cursors {
                 disk::replace(&home.cursors(), &text, Replacing::Unsynced)?;
             }
             let Some(side) = side else { return Ok(()) };
-            side.is_changed |= !self.changed.is_empty();
+            side.is_changed = true;
             held.still_held()?;
             side.save(home, &text)
         })?;
@@ -421,6 +433,8 @@ pub(super) struct Side {
     files: HashMap<Vec<u8>, Vec<u8>>,
     noted: BTreeMap<Agent, NotedLedger>,
     is_changed: bool,
+    /// Logs whose cursors a later run has to look at.
+    moved: HashSet<Vec<u8>>,
     /// The notes in the home are of a ledger that has other lines now. They stay, because the next run sees by them that lines are
     /// lost.
     is_of_another_ledger: bool,
@@ -440,6 +454,13 @@ impl Side {
         let noted = noted
             .filter_map(|(name, noted)| Some((Agent::parse(&name.to_utf8_lossy())?, NotedLedger::of(noted))));
         Side { noted: noted.collect(), files: parse(&text).into_iter().collect(), ..Side::default() }
+    }
+
+    /// Leaves the cursors of some logs to a later run. The notes are saved with the ledger that this run leaves, because that run
+    /// looks for moved cursors only beside a ledger that has not grown.
+    pub(super) fn leave(&mut self, moved: HashSet<Vec<u8>>) {
+        self.is_changed |= !moved.is_empty();
+        self.moved = moved;
     }
 
     /// Returns how much of the ledger the notes on an agent's logs know.
@@ -486,7 +507,9 @@ impl Side {
         ledger.text("hash", format!("{:016x}", witness.hash).as_bytes());
         document.raw("ledger", &ledger.finish());
         document.number("indexBytes", index_bytes(home)? as f64);
-        let hashes: Vec<_> = parse(cursors).iter().map(hash_of).collect();
+        let cursors = parse(cursors);
+        let settled = cursors.iter().filter(|(key, _)| !self.moved.contains(key));
+        let hashes: Vec<_> = settled.map(hash_of).collect();
         document.texts("cursors", &hashes);
         let mut noted = RecordText::default();
         for (agent, of_agent) in &self.noted {

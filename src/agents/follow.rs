@@ -107,7 +107,7 @@ impl Ingest {
         Ok(cursor.map(StreamState::resume).unwrap_or_default())
     }
 
-    /// Awaited at most `wait` for an event and takes it.
+    /// Waits at most `wait` for an event and takes it.
     ///
     /// # Errors
     /// When the ledger cannot be written or the cursors cannot be saved. The stream then keeps its place.

@@ -71,6 +71,8 @@ pub struct Ingest {
     /// What the home knew of another ledger was forgotten, so the next run begins without cursors and notes, which another run may
     /// have saved meanwhile.
     has_forgotten: bool,
+    /// The logs whose cursors have moved although the ledger has not grown. A hook leaves them to the next run.
+    moved: HashSet<Vec<u8>>,
 }
 
 /// Records that wait to be appended.
@@ -102,7 +104,14 @@ fn one_spelling(root: PathBuf) -> PathBuf {
 impl Ingest {
     /// Creates a reader for the ledger of a home. The home need not exist yet.
     pub fn new(home: Home, options: IngestOptions) -> Self {
-        Ingest { home, options, unanswered: HashMap::new(), known: Known::default(), has_forgotten: false }
+        Ingest {
+            home,
+            options,
+            unanswered: HashMap::new(),
+            known: Known::default(),
+            has_forgotten: false,
+            moved: HashSet::new(),
+        }
     }
 
     pub(super) fn home(&self) -> &Home {
@@ -211,11 +220,16 @@ impl Ingest {
         Err(AgentsError::Unusable { path: self.home.ledger(), reason: reason.into() })
     }
 
-    /// Refuses a home that may know of lines that its ledger lacks, because a hook has no time to read all logs again.
-    pub(super) fn refuse_misfit(&self) -> Result<(), AgentsError> {
+    /// Refuses a home that may know of lines that its ledger lacks, or of lines of this log, because a hook has no time to read
+    /// logs again.
+    pub(super) fn refuse_misfit(&mut self, log: &Path) -> Result<(), AgentsError> {
         let path = match misfit(&self.home)?.filter(|_| !self.options.as_reference) {
             Some(Misfit::Whole(path)) => path,
-            Some(Misfit::Cursors(_)) => self.home.cursors(),
+            Some(Misfit::Cursors(moved)) if moved.contains(&key_of(log)) => self.home.cursors(),
+            Some(Misfit::Cursors(moved)) => {
+                self.moved = moved;
+                return Ok(());
+            }
             None => return Ok(()),
         };
         let reason = "it is not as the last run left it; `burn ingest` reads the logs again";
@@ -366,7 +380,8 @@ impl<'r> Run<'r> {
             observer.note(&format!("[burn] warning: {text}"));
         });
         let has_forgotten = std::mem::take(&mut ingest.has_forgotten);
-        let side = if as_reference || has_forgotten { Side::default() } else { Side::load(&ingest.home) };
+        let mut side = if as_reference || has_forgotten { Side::default() } else { Side::load(&ingest.home) };
+        side.leave(std::mem::take(&mut ingest.moved));
         // A check leaves the cursors of a home that has lost lines of its ledger as they are.
         let does_not_fit = || Ok::<_, AgentsError>(matches!(misfit(&ingest.home)?, Some(Misfit::Whole(_))));
         let ignores_cursors = has_forgotten

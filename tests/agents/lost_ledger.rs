@@ -221,6 +221,41 @@ fn a_home_that_another_program_has_filled_is_read_on_from_its_cursors() {
     assert_eq!(bytes_read(&["--json"]), 0);
 }
 
+/// Lets Claude Code call the hook for a tool of a log.
+fn hook(user: &User, log: &str, tool: &str) {
+    let payload = serde_json::json!({"session_id": "s", "transcript_path": user.log(log), "hook_event_name": "PostToolUse",
+        "tool_use_id": tool, "tool_name": "Bash"});
+    let mut hook = user.burn(&["ingest", "--hook", "claude", "--quiet"]);
+    let mut hook = hook.env("RELAYBURN_HOOK_MS", "0").stdin(Stdio::piped()).spawn().unwrap();
+    hook.stdin.take().unwrap().write_all(payload.to_string().as_bytes()).unwrap();
+    assert!(hook.wait().unwrap().success());
+}
+
+#[test]
+fn hooks_go_on_in_a_home_that_another_program_has_filled() {
+    let user = user_with_log();
+    put_at_rest(&user.log("more.jsonl"), another_log());
+    user.ingest(&["--as-reference"]);
+    let _ = fs::remove_file(user.path(".relayburn/ledger.idx.sorted"));
+    let waiting = || fs::read_dir(user.path(".relayburn/hooks")).map_or(0, Iterator::count);
+    hook(&user, "s.jsonl", "toolu_a");
+    hook(&user, "s.jsonl", "toolu_b");
+    assert_eq!(waiting(), 0);
+    let said = String::from_utf8(user.ingest(&[]).stderr).unwrap();
+    assert!(!said.contains("from their beginning"), "{said}");
+
+    // The cursor of another log has moved: a hook leaves it, and the next run reads that log.
+    put_at_rest(&user.log("new.jsonl"), another_log().replace("more_", "new_").replace("last_", "end_"));
+    user.ingest(&[]);
+    let longer = another_log() + "{\"type\":\"summary\"}\n";
+    put_at_rest(&user.log("more.jsonl"), &longer);
+    user.ingest(&["--as-reference"]);
+    hook(&user, "s.jsonl", "toolu_c");
+    assert_eq!(waiting(), 0);
+    let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
+    assert_eq!(document["bytesRead"], longer.len());
+}
+
 #[test]
 fn ids_that_a_rebuilt_index_has_besides_the_old_ones_are_no_sign_of_a_loss() {
     let user = user_with_log();

@@ -247,7 +247,10 @@ fn a_database_whose_time_lies_in_the_future_comes_to_rest() {
 /// Changes the answer `msg_2`, in a database that was last written `hours` ago.
 fn change_answer(user: &Path, sql: &str, hours: u64) {
     let path = user.join(".local/share/opencode/opencode.db");
-    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    let database = Connection::open(&path).unwrap();
+    database.execute_batch(sql).unwrap();
+    let updated = format!("UPDATE message SET time_updated = (unixepoch() - {hours} * 3600) * 1000");
+    database.execute_batch(&updated).unwrap();
     crate::ingest::age(&path, hours * 3600);
 }
 
@@ -281,9 +284,10 @@ fn an_answer_without_tokens_waits_for_them_whatever_comes_meanwhile() {
     assert_eq!(told(user.path())["appended"]["turns"], 1);
     assert_eq!(turns(user.path())[0]["usage"]["input"], 1_000_000);
 
-    // An answer that got no tokens for a day gets none any more.
+    // An answer that got no tokens for a day gets none any more, whatever happens to the rest of the database.
     let user = start();
     change_answer(user.path(), "", 25);
+    crate::ingest::age(&user.path().join(".local/share/opencode/opencode.db"), 3600);
     assert_eq!(told(user.path())["appended"]["turns"], 1);
     assert_eq!(turns(user.path())[0]["usage"]["input"], 0);
     assert_eq!(told(user.path())["agents"][0]["unchangedFiles"], 1);

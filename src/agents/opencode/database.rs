@@ -70,7 +70,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     }
     let orphans = database.orphans().map_err(fails)?;
     for mut session in database.sessions().map_err(fails)?.into_iter().chain(orphans) {
-        let digest = database.digest(&session.id).map_err(fails)?;
+        let (digest, rows_changed_ms) = database.digest(&session.id).map_err(fails)?;
         if known.get(&session.id) == Some(&digest) {
             digests.push((session.id, digest));
             continue;
@@ -95,7 +95,13 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
             content: pass.options.content,
             projects: pass.projects,
             session_path: path.as_os_str().as_encoded_bytes().to_vec(),
-            awaited,
+            awaited: match awaited {
+                // Other sessions change the file, so the rows say when nothing more comes.
+                Awaited::Tokens if rows_changed_ms > 0.0 && pass.options.has_ended(rows_changed_ms, None) => {
+                    Awaited::Nothing
+                }
+                awaited => awaited,
+            },
             is_stream: false,
         };
         let handed = gather_session(&session, &rules, &copied, pass, &mut gathered)?;
@@ -217,8 +223,8 @@ impl Database {
     }
 
     /// A fingerprint of the rows of a session: their number, sizes and times.
-    fn digest(&self, session: &[u8]) -> rusqlite::Result<Vec<u8>> {
-        let mut digest = String::new();
+    fn digest(&self, session: &[u8]) -> rusqlite::Result<(Vec<u8>, f64)> {
+        let (mut digest, mut changed_ms) = (String::new(), 0.0_f64);
         for table in ["message", "part", "session_message"] {
             let columns = self.0.columns(table)?;
             if !columns.contains("session_id") {
@@ -234,8 +240,9 @@ impl Database {
                 .connection
                 .query_row(&text, [id], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as f64)))?;
             digest += &format!("{table} {count} {len} {time};");
+            changed_ms = changed_ms.max(time);
         }
-        Ok(digest.into_bytes())
+        Ok((digest.into_bytes(), changed_ms))
     }
 
     fn stored(&self, text: &str, id: &[u8]) -> rusqlite::Result<Vec<Stored>> {

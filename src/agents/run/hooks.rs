@@ -23,7 +23,7 @@ impl Ingest {
         let may_begin = settings::check_storage()
             .and_then(|()| self.check_near())
             .and_then(|()| self.refuse_lost_ledger())
-            .and_then(|()| self.refuse_misfit());
+            .and_then(|()| self.refuse_misfit(&call.transcript));
         if let Err(error) = may_begin {
             report.failures.push(error.to_string());
             return report;
@@ -69,7 +69,7 @@ impl Ingest {
         settings::check_storage()?;
         self.check_near()?;
         self.refuse_lost_ledger()?;
-        self.refuse_misfit()?;
+        self.refuse_misfit(&call.transcript)?;
         // The entries are saved before the log is read, because the process may be ended while the log is read. Otherwise
         // each part would begin with the same lines of the ledger.
         self.known.catch_up(&self.home)?;

@@ -186,7 +186,9 @@ impl Settings {
     fn before_hooks(&self, text: &str, without: &str) -> anyhow::Result<String> {
         let folder = disk::parent_of(&self.path);
         for name in copies_of(&self.path)? {
-            let copy = String::from_utf8(read_bytes(&folder.join(name))?).unwrap_or_default();
+            // A copy that cannot be read shows nothing.
+            let Ok(copy) = read_bytes(&folder.join(name)) else { continue };
+            let copy = String::from_utf8(copy).unwrap_or_default();
             let is_settings = serde_json::from_str::<serde::de::IgnoredAny>(&copy).is_ok()
                 && json_text::is_object(&copy, &json_text::root(&copy));
             if is_settings && without_hooks(&copy) == copy && with_hooks(&copy).is_ok_and(|with| with == text)
