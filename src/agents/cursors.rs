@@ -181,6 +181,7 @@ impl Cursors {
 
     /// Forgets what a home knows of lines that its ledger had and lacks: drops their ids from the index, and deletes the
     /// cursors. Returns the file that shows this, and copies of the index that have these ids; none if no line is missing.
+    /// If only cursors do not fit, it drops these, and returns none.
     ///
     /// The notes go last, because they tell the next run that there is something to forget.
     pub(super) fn forget_lost_lines(

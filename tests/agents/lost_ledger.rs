@@ -10,7 +10,7 @@ use std::process::Stdio;
 use relayburn_ledger::agents::{Agent, Ingest, IngestObserver, IngestOptions, IngestProgress};
 use relayburn_ledger::home::Home;
 use relayburn_ledger::interrupt::Interrupt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::ingest::{Log, User, put_at_rest};
 
@@ -24,6 +24,14 @@ fn user_with_log() -> User {
 fn another_log() -> String {
     let log = String::from_utf8(Log::conversation(9).bytes()).unwrap();
     log.replace("msg_", "more_").replace("end_", "last_")
+}
+
+/// Calls the hook as Claude Code does, without a limit of time.
+fn hook(user: &User, payload: Value) {
+    let mut command = user.burn(&["ingest", "--hook", "claude", "--quiet"]);
+    let mut hook = command.env("RELAYBURN_HOOK_MS", "0").stdin(Stdio::piped()).spawn().unwrap();
+    let _ = hook.stdin.take().unwrap().write_all(payload.to_string().as_bytes());
+    assert!(hook.wait().unwrap().success());
 }
 
 #[test]
@@ -82,12 +90,7 @@ fn lines_that_a_ledger_lacks_are_written_again() {
         }
         assert!(user.lines().len() < wanted.len());
         let cursors = fs::read(home.join("cursors.json")).unwrap();
-        let payload =
-            serde_json::json!({"session_id": "s", "transcript_path": user.log("s.jsonl")}).to_string();
-        let mut hook =
-            user.burn(&["ingest", "--hook", "claude", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
-        let _ = hook.stdin.take().unwrap().write_all(payload.as_bytes());
-        assert!(hook.wait().unwrap().success());
+        hook(&user, json!({"session_id": "s", "transcript_path": user.log("s.jsonl")}));
         user.ingest(&["--check"]);
         assert_eq!(
             fs::read(home.join("cursors.json")).unwrap(),
@@ -147,12 +150,7 @@ fn an_older_ledger_is_noticed_by_any_file_that_does_not_belong_to_it() {
         assert!(user.lines().len() < wanted.len());
 
         let before = files_of(&home);
-        let payload =
-            serde_json::json!({"session_id": "s", "transcript_path": user.log("s.jsonl")}).to_string();
-        let mut hook =
-            user.burn(&["ingest", "--hook", "claude", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
-        let _ = hook.stdin.take().unwrap().write_all(payload.as_bytes());
-        assert!(hook.wait().unwrap().success());
+        hook(&user, json!({"session_id": "s", "transcript_path": user.log("s.jsonl")}));
         user.ingest(&["--check"]);
         assert!(files_of(&home) == before, "{shown_by}: a hook and a check change nothing");
 
@@ -221,25 +219,22 @@ fn a_home_that_another_program_has_filled_is_read_on_from_its_cursors() {
     assert_eq!(bytes_read(&["--json"]), 0);
 }
 
-/// Lets Claude Code call the hook for a tool of a log.
-fn hook(user: &User, log: &str, tool: &str) {
-    let payload = serde_json::json!({"session_id": "s", "transcript_path": user.log(log), "hook_event_name": "PostToolUse",
-        "tool_use_id": tool, "tool_name": "Bash"});
-    let mut hook = user.burn(&["ingest", "--hook", "claude", "--quiet"]);
-    let mut hook = hook.env("RELAYBURN_HOOK_MS", "0").stdin(Stdio::piped()).spawn().unwrap();
-    hook.stdin.take().unwrap().write_all(payload.to_string().as_bytes()).unwrap();
-    assert!(hook.wait().unwrap().success());
-}
-
 #[test]
 fn hooks_go_on_in_a_home_that_another_program_has_filled() {
     let user = user_with_log();
     put_at_rest(&user.log("more.jsonl"), another_log());
     user.ingest(&["--as-reference"]);
     let _ = fs::remove_file(user.path(".relayburn/ledger.idx.sorted"));
+    let after_tool = |tool: &str| {
+        hook(
+            &user,
+            json!({"session_id": "s", "transcript_path": user.log("s.jsonl"), "hook_event_name": "PostToolUse",
+                "tool_use_id": tool, "tool_name": "Bash"}),
+        );
+    };
     let waiting = || fs::read_dir(user.path(".relayburn/hooks")).map_or(0, Iterator::count);
-    hook(&user, "s.jsonl", "toolu_a");
-    hook(&user, "s.jsonl", "toolu_b");
+    after_tool("toolu_a");
+    after_tool("toolu_b");
     assert_eq!(waiting(), 0);
     let said = String::from_utf8(user.ingest(&[]).stderr).unwrap();
     assert!(!said.contains("from their beginning"), "{said}");
@@ -250,7 +245,7 @@ fn hooks_go_on_in_a_home_that_another_program_has_filled() {
     let longer = another_log() + "{\"type\":\"summary\"}\n";
     put_at_rest(&user.log("more.jsonl"), &longer);
     user.ingest(&["--as-reference"]);
-    hook(&user, "s.jsonl", "toolu_c");
+    after_tool("toolu_c");
     assert_eq!(waiting(), 0);
     let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
     assert_eq!(document["bytesRead"], longer.len());
@@ -366,7 +361,7 @@ fn hooks_and_the_status_line_leave_a_lost_ledger_to_the_next_run() {
     fs::rename(home.join("ledger.jsonl"), home.join("away")).unwrap();
     let ids = fs::read(home.join("ledger.idx")).unwrap();
     let log = user.log("s.jsonl");
-    let payload = serde_json::json!({"session_id": "s", "transcript_path": log, "hook_event_name": "Stop"});
+    let payload = json!({"session_id": "s", "transcript_path": log, "hook_event_name": "Stop"});
     for words in [&["ingest", "--hook", "claude", "--quiet"][..], &["statusline", "--import-alone"]] {
         let mut call = user.burn(words).stdin(Stdio::piped()).spawn().unwrap();
         // The call may end before it has read everything.
