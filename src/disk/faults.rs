@@ -184,12 +184,18 @@ impl Harness {
         for after_events in 0..=self.events() {
             let torn = (0..TORN_IMAGES).map(|seed| Survival::Torn { seed: after_events as u64 * 101 + seed });
             for survival in pure.into_iter().chain(torn) {
-                let directory = tempfile::tempdir().expect("a temporary directory");
+                let directory = directory_in_memory();
                 self.lay_out(after_events, survival, directory.path());
                 check(&Image { directory, after_events, survival });
             }
         }
     }
+}
+
+/// A directory in memory, where the system has one: a file system on a disk takes most of the time of thousands of small
+/// directories, and changes nothing of what an image holds.
+fn directory_in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
 }
 
 /// Returns the harness of this thread, to pass to a new thread.

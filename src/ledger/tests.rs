@@ -634,6 +634,7 @@ fn a_merge_that_fails_is_completed_by_the_next() {
         } else {
             assert_eq!(std::fs::read(ledger.home().ledger()).unwrap(), expected);
         }
+        remove_locks(ledger.home());
         match ledger.merge(&inputs, &mut |_| {}) {
             // A ledger that could not be synced is not written again until the program is started again.
             Err(LedgerError::SyncFailed { .. }) if outcome.is_err() => {

@@ -1,6 +1,6 @@
 //! Memory depends on accounts and keys in memory, and not on the length of the log: a book of three times the length
 //! takes no more memory when it is opened, with and without a snapshot, and while it is read. `BOOK_MEMORY_EVENTS`
-//! (default 70 000) is the length of the shorter book. The test runs alone in its process, because it measures the
+//! (default 35 000) is the length of the shorter book. The test runs alone in its process, because it measures the
 //! memory of the process.
 #![cfg(target_os = "linux")]
 
@@ -79,7 +79,7 @@ fn memory_does_not_follow_the_log() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs an allocator set by its environment; memory_does_not_follow_the_log starts it: cargo test --test book memory"]
 async fn measured() {
-    let events: u64 = std::env::var("BOOK_MEMORY_EVENTS").map_or(70_000, |text| text.parse().unwrap());
+    let events: u64 = std::env::var("BOOK_MEMORY_EVENTS").map_or(35_000, |text| text.parse().unwrap());
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut peaks: Vec<(u64, &str, u64)> = Vec::new();
     let mut posted = 0;
