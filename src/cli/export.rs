@@ -136,7 +136,7 @@ mod with_parquet {
 
     use anyhow::Context as _;
 
-    use super::super::progress::BuildBar;
+    use super::super::state::BuildObserver;
     use super::super::{counted, human_bytes, interrupt, print_result, warn, wrong_usage};
     use super::{ExportCommand, ExportCommandArgs, ForgetArgs, GcArgs, ParquetArgs};
     use crate::disk;
@@ -177,9 +177,9 @@ mod with_parquet {
         }
         options.hash_key = args.hash_key.as_deref().map(hash_key).transpose()?;
         let home = args.home.home()?;
-        let mut bar = BuildBar::new();
-        let summary = export::export_parquet(&home, &place, &options, &mut bar);
-        bar.finish();
+        let mut observer = BuildObserver::new(home.ledger(), None);
+        let summary = export::export_parquet(&home, &place, &options, &mut observer);
+        observer.finish();
         let summary = summary?;
         print_result(is_json, &summary, || sentence(&summary))?;
         for table in summary.tables.iter().filter(|table| table.lossy > 0) {

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, anyhow};
 
 use crate::printable;
+use crate::record::rows::UnarchivedLine;
 use crate::store::{Cut, Recovery, SetAside};
 use crate::usage::shown::grouped;
 
@@ -257,6 +258,13 @@ pub(super) fn human_bytes(bytes: u64) -> String {
         Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / size),
         None => format!("{bytes} bytes"),
     }
+}
+
+/// A line of a ledger that stores nothing, for people: its place, its length and the reason.
+pub(super) fn left_out_line(ledger: &Path, line: &UnarchivedLine) -> String {
+    let UnarchivedLine { offset, length, verdict, reason } = line;
+    let length = counted(*length, "byte");
+    format!("{} at byte {offset} ({length}): {}: {reason}", ledger.display(), verdict.as_str())
 }
 
 /// `1 turn`, `2 turns`; `2 entries`, `2 days`.

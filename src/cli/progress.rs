@@ -1,13 +1,11 @@
 //! Progress of long commands, on stderr, if stderr is a terminal and RELAYBURN_PROGRESS is not 0.
 
 use std::io::{IsTerminal, Write as _};
-use std::ops::ControlFlow;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::printable;
-use crate::archive::{Observer, Phase, Progress};
-use crate::record::rows::UnarchivedLine;
+use crate::archive::{Phase, Progress};
 
 /// A bar of this style; hidden if progress is not wanted.
 fn bar(style: ProgressStyle) -> ProgressBar {
@@ -84,14 +82,4 @@ impl BuildBar {
     pub(super) fn finish(self) {
         self.0.finish_and_clear();
     }
-}
-
-/// Shows the progress of a build and nothing of its findings.
-impl Observer for BuildBar {
-    fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
-        self.update(progress);
-        ControlFlow::Continue(())
-    }
-
-    fn finding(&mut self, _: &UnarchivedLine) {}
 }

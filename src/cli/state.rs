@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use super::arguments::{FilesArgs, HomeArg, JsonArg};
 use super::clean::{self, PruneArgs, ResetArgs};
 use super::ledgers::{LedgersArgs, Wanted, merge_summary};
-use super::output::create_report;
+use super::output::{create_report, left_out_line};
 use super::progress::BuildBar;
 use super::status;
 use super::{counted, grouped, human_bytes, interrupt, print_result, print_text, warn, wrong_usage};
@@ -267,6 +267,28 @@ pub(super) struct BuildObserver {
     findings: u64,
 }
 
+impl BuildObserver {
+    pub(super) fn new(ledger: PathBuf, report: Option<ReportFile>) -> Self {
+        Self { ledger, bar: BuildBar::new(), report, report_error: None, findings: 0 }
+    }
+
+    /// Ends the progress bar, and says how many lines were left out and not named.
+    #[cfg(feature = "parquet")]
+    pub(super) fn finish(self) {
+        self.bar.finish();
+        warn_of_more(self.findings);
+    }
+}
+
+fn warn_of_more(findings: u64) {
+    if findings > FINDINGS_SHOWN {
+        let more = counted(findings - FINDINGS_SHOWN, "more line");
+        warn(&format!(
+            "and {more} left out; `burn state rebuild archive --full --report FILE` lists all of them"
+        ));
+    }
+}
+
 impl Observer for BuildObserver {
     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
         self.bar.update(progress);
@@ -286,14 +308,7 @@ impl Observer for BuildObserver {
     fn finding(&mut self, finding: &UnarchivedLine) {
         self.findings += 1;
         if self.findings <= FINDINGS_SHOWN {
-            self.bar.line(&format!(
-                "burn: {} at byte {} ({}): {}: {}",
-                self.ledger.display(),
-                finding.offset,
-                counted(finding.length, "byte"),
-                finding.verdict.as_str(),
-                finding.reason
-            ));
+            self.bar.line(&format!("burn: {}", left_out_line(&self.ledger, finding)));
         }
         if let Some((_, report)) = &mut self.report {
             let written = serde_json::to_writer(&mut *report, finding)
@@ -315,8 +330,7 @@ pub(super) fn build(
     report: Option<ReportFile>,
     run: impl FnOnce(&mut BuildObserver) -> Result<BuildResult, ArchiveError>,
 ) -> anyhow::Result<BuildResult> {
-    let (ledger, bar) = (paths.ledger.clone(), BuildBar::new());
-    let mut observer = BuildObserver { ledger, bar, report, report_error: None, findings: 0 };
+    let mut observer = BuildObserver::new(paths.ledger.clone(), report);
     let result = run(&mut observer);
     let BuildObserver { bar, report, report_error, findings, .. } = observer;
     bar.finish();
@@ -339,12 +353,7 @@ pub(super) fn build(
     let result = result?;
     warn_if_missing(&paths.ledger)?;
     warn_of_set_aside(&result);
-    if findings > FINDINGS_SHOWN {
-        let more = counted(findings - FINDINGS_SHOWN, "more line");
-        warn(&format!(
-            "and {more} left out; `burn state rebuild archive --full --report FILE` lists all of them"
-        ));
-    }
+    warn_of_more(findings);
     Ok(result)
 }
 

@@ -4,13 +4,14 @@
 //! reading.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::arguments::{AskedTimes, FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns};
 use super::ledgers::{LedgersArgs, OpenLedgers, Wanted};
+use super::output::left_out_line;
 use super::usage_text::{self, TableLook};
 use super::{
     counted, human_bytes, interrupt, print, print_json, print_text, query, state, warn, wrong_usage,
@@ -20,8 +21,8 @@ use crate::archive::{self, ArchiveError, Options, Paths};
 use crate::interrupt::Interrupt;
 use crate::lock::{self, LockError};
 use crate::usage::{
-    self, Answer, Bound, DIMENSIONS_MAX, Dimension, Filters, Instant, LowerBounds, Pattern, Period, Prices,
-    Question, SortKey, Sums, UsageError, Usd,
+    self, Answer, Bound, DIMENSIONS_MAX, Dimension, Filters, Instant, LinesLeftOut, LowerBounds, Pattern,
+    Period, Prices, Question, SortKey, Sums, UsageError, Usd,
 };
 
 #[derive(Debug, Args)]
@@ -180,10 +181,20 @@ pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
         warn(&format!("no turn passes the filters; there {are} {} without them", counted(turns, "turn")));
     }
     print_answer(&args, &answer, now, active.as_ref())?;
-    if from == FromArg::Archive {
-        query::warn_if_behind(paths).unwrap_or_else(|error| warn(&error.to_string()));
+    match from {
+        FromArg::Archive => query::warn_if_behind(paths).unwrap_or_else(|error| warn(&error.to_string())),
+        FromArg::Ledger => warn_of_left_out(&paths.ledger, &answer.lines_left_out),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn warn_of_left_out(ledger: &Path, lines: &LinesLeftOut) {
+    let Some(first) = &lines.first else { return };
+    warn(&left_out_line(ledger, first));
+    if lines.count > 1 {
+        let more = counted(lines.count - 1, "more line");
+        warn(&format!("and {more} left out; `burn ledger check` names every line that is wrong"));
+    }
 }
 
 fn print_answer(

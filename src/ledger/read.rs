@@ -17,7 +17,7 @@ use crate::record::maker::RowMaker;
 use crate::record::rows::Rows;
 use crate::record::stamp::possible_stamps;
 use crate::record::{Filter, ParsedLine, RecordKind, TimeBounds, line_of, passes_tags};
-use crate::scan::json::{Document, Value, stringify, trim_js, write_js_string};
+use crate::scan::json::{Document, Value, is_in_braces, stringify, trim_js, write_js_string};
 use crate::scan::{self, Io, Source};
 
 /// Smaller than in other modules, because several chunks are in memory as text.
@@ -228,10 +228,7 @@ impl RecordReader<'_, '_> {
             }
             let text = trim_js(line);
             let may_be_one = self.name.find(line).is_some() || self.escape.find(line).is_some();
-            // Half a line, or two lines in one, mostly lack a brace, and are therefore noticed without parsing
-            // the lines of other kinds.
-            let is_odd = !(text.starts_with(b"{") && text.ends_with(b"}"));
-            if (may_be_one || is_odd) && !text.is_empty() && !self.line(text, &mut out) {
+            if (may_be_one || !is_in_braces(text)) && !text.is_empty() && !self.line(text, &mut out) {
                 let first = Some(offset..offset + line.len() as u64 + 1);
                 passed_over.add(PassedOver { malformed_lines: 1, first });
             }

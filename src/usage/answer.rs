@@ -11,6 +11,7 @@ use super::tally::{
     Dimensions, ExplainedTurn, GrowingRow, LowerBounds, NumberMap, PeriodKey, QuestionRows, Sums, Times,
     UnpricedReason, UsageTally,
 };
+use crate::record::rows::UnarchivedLine;
 use crate::record::time::{DAY_SECONDS, Instant, Zone, civil, date, month_after};
 
 /// Length of a block in hours.
@@ -46,6 +47,26 @@ pub struct Answer {
     pub other_rows: Option<u64>,
     /// The number of turns that were read, without filters and bounds.
     pub turns_seen: u64,
+    /// The lines that gave no turn. Empty for answers from the archive, because builds name such lines.
+    pub lines_left_out: LinesLeftOut,
+}
+
+/// Lines of the ledger that are not JSON, or turns that an archive would not store. A line in braces that cannot be a turn is
+/// mostly not parsed, and then not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinesLeftOut {
+    /// The number of lines.
+    pub count: u64,
+    /// The first line.
+    pub first: Option<UnarchivedLine>,
+}
+
+impl LinesLeftOut {
+    /// Adds lines that come later in the ledger.
+    pub(super) fn add(&mut self, later: Self) {
+        self.count += later.count;
+        self.first = self.first.take().or(later.first);
+    }
 }
 
 /// The price tables of an answer.
@@ -199,6 +220,7 @@ fn finish_group(
         invalid_turns: selection.lower_bounds.invalid_turns,
         other_rows,
         turns_seen: all.seen_turns,
+        lines_left_out: LinesLeftOut::default(),
     })
 }
 

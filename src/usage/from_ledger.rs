@@ -18,6 +18,7 @@ use foldhash::quality::RandomState;
 use memchr::memmem::Finder;
 use rayon::slice::ParallelSliceMut;
 
+use super::answer::LinesLeftOut;
 use super::error::UsageError;
 use super::question::{Period, Question};
 use super::tally::{LineAt, NumberMap, UsageTally};
@@ -33,6 +34,7 @@ use crate::record::maker::RowMaker;
 use crate::record::rows::{Rows, TurnRow};
 use crate::record::time::Instant;
 use crate::scan::in_order::{WorkFailure, Workers, in_order};
+use crate::scan::json::is_in_braces;
 use crate::scan::{self, ScanError, Source, chunks};
 
 /// How much of the ledger the search for stamps reads at a time.
@@ -74,6 +76,9 @@ struct TurnLinesFound {
     superseded: BTreeMap<TurnKey, Vec<u64>>,
 }
 
+/// The sums of each worker, and the lines that gave no turn.
+type Tallied<'q> = (Vec<UsageTally<'q>>, LinesLeftOut);
+
 /// Adds up the turns of a ledger up to a line end.
 pub(super) fn tally_ledger<'q>(
     source: &Source,
@@ -81,12 +86,12 @@ pub(super) fn tally_ledger<'q>(
     question: &Question,
     interrupt: &Interrupt,
     new: impl Fn() -> UsageTally<'q> + Sync,
-) -> Result<Vec<UsageTally<'q>>, UsageError> {
+) -> Result<Tallied<'q>, UsageError> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if question.threads == 0 { cores() } else { question.threads };
     let work = LedgerPass { source, end, threads, interrupt };
     match work.tally(KeyReading::Unparsed, question, &new)? {
-        Some(tallies) => Ok(tallies),
+        Some(tallied) => Ok(tallied),
         None => Ok(work.tally(KeyReading::Parsed, question, &new)?.unwrap_or_default()),
     }
 }
@@ -110,9 +115,9 @@ impl LedgerPass<'_> {
         keys: KeyReading,
         question: &Question,
         new: &(impl Fn() -> UsageTally<'q> + Sync),
-    ) -> Result<Option<Vec<UsageTally<'q>>>, UsageError> {
+    ) -> Result<Option<Tallied<'q>>, UsageError> {
         let hasher = TurnHasher::default();
-        let (found, stamps) = find_lines(self, keys, &hasher, TurnTimeBounds::of(question))?;
+        let (found, stamps, left_out) = find_lines(self, keys, &hasher, TurnTimeBounds::of(question))?;
         let fold = Fold::new(stamps_of(&stamps));
         let is_wrong = AtomicBool::new(false);
         // A worker sends its sums when it ends.
@@ -152,7 +157,7 @@ impl LedgerPass<'_> {
         if is_wrong.into_inner() && keys == KeyReading::Unparsed {
             return Ok(None);
         }
-        Ok(Some(tallies.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)))
+        Ok(Some((tallies.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner), left_out)))
     }
 }
 
@@ -215,12 +220,12 @@ fn find_lines(
     keys: KeyReading,
     hasher: &TurnHasher,
     bounds: Option<TurnTimeBounds>,
-) -> Result<(TurnLinesFound, Vec<StampSet>), UsageError> {
+) -> Result<(TurnLinesFound, Vec<StampSet>, LinesLeftOut), UsageError> {
     // The keys are hashes, so nobody can choose them.
     let mut last: NumberMap<TurnKey, (u64, bool)> = NumberMap::default();
     let mut superseded = BTreeMap::<TurnKey, Vec<u64>>::new();
     let nothing = Fold::default();
-    let mut stamps = Vec::new();
+    let (mut stamps, mut left_out) = (Vec::new(), LinesLeftOut::default());
     let input = PipelineInput {
         source: work.source,
         range: 0..work.end,
@@ -234,9 +239,9 @@ fn find_lines(
         |lines, chunk, bytes| {
             let stamps = survey_chunk(&input, chunk.clone(), SurveyOf::Stamps)?.stamps;
             let mut lines = lines.of_chunk();
-            let mut found = Vec::new();
+            let (mut found, mut left_out) = (Vec::new(), LinesLeftOut::default());
             for (offset, line, has_backslash) in lines_and_backslashes(chunk.start, bytes) {
-                if !has_backslash && !may_be_turn(line) {
+                if !has_backslash && !may_be_turn(line) && is_in_braces(line) {
                     continue;
                 }
                 let is_ordinary = keys == KeyReading::Unparsed && !has_backslash;
@@ -246,12 +251,15 @@ fn find_lines(
                 } else if let Some(key) = lines.read(offset, line, &nothing, |turn, _, _| hasher.key_of(turn))
                 {
                     found.push((offset, key, false));
+                } else if let Some(line) = lines.rows.findings.pop() {
+                    left_out.add(LinesLeftOut { count: 1, first: Some(line) });
                 }
             }
-            Ok((found, stamps))
+            Ok((found, stamps, left_out))
         },
-        |(found, of_chunk): (Vec<_>, Vec<_>)| {
+        |(found, of_chunk, left_out_of_chunk): (Vec<_>, Vec<_>, _)| {
             stamps.extend(of_chunk);
+            left_out.add(left_out_of_chunk);
             for (offset, key, is_excluded) in found {
                 if let Some((earlier, _)) = last.insert(key, (offset, is_excluded)) {
                     superseded.entry(key).or_default().push(earlier);
@@ -266,7 +274,7 @@ fn find_lines(
     let wanted = last.into_iter().filter(|(_, (_, is_excluded))| !is_excluded);
     lines.extend(wanted.map(|(key, (offset, _))| LineOfTurn { offset, key, is_last: true }));
     lines.par_sort_unstable_by_key(|line| line.offset);
-    Ok((TurnLinesFound { lines, superseded }, stamps))
+    Ok((TurnLinesFound { lines, superseded }, stamps, left_out))
 }
 
 /// The lines of a chunk as [`scan::lines`] returns them, and whether each has a backslash.

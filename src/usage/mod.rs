@@ -54,7 +54,7 @@ pub mod turn;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-pub use answer::{Answer, AnswerRow, LedgerUsed, PricesUsed, RowPeriod, Unpriced};
+pub use answer::{Answer, AnswerRow, LedgerUsed, LinesLeftOut, PricesUsed, RowPeriod, Unpriced};
 pub use error::UsageError;
 pub use glance::{ActiveBlock, Glance, active_block, glance};
 pub use money::{TooLarge, Usd};
@@ -199,10 +199,10 @@ fn from_source(
 ) -> Result<Answer, UsageError> {
     let questions = [question.completed()];
     let new = || UsageTally::new(&questions, prices);
-    let tallies = from_ledger::tally_ledger(source, end, &questions[0], interrupt, new)?;
+    let (tallies, lines_left_out) = from_ledger::tally_ledger(source, end, &questions[0], interrupt, new)?;
     let ledger =
         LedgerUsed { path: source.path().to_owned(), taken_in_bytes: end, bytes: source.len_bytes() };
-    one(answers(&questions, prices, ledger, tallies)?)
+    Ok(Answer { lines_left_out, ..one(answers(&questions, prices, ledger, tallies)?)? })
 }
 
 fn answers(

@@ -484,6 +484,41 @@ fn a_build_before_an_answer_names_the_lines_that_it_leaves_out() {
 }
 
 #[test]
+fn an_answer_from_the_ledger_names_the_lines_that_gave_no_turn() {
+    let good = turn("m1", "claude-opus-4-7", "1");
+    let without_usage = good.replace("\"usage\"", "\"usages\"").replace("m1", "m2");
+    let stamp = r#"{"v":1,"kind":"stamp","ts":"2026-11-20T10:00:00.000Z","selector":{"sessionId":"s"},"enrichment":{"a":"b"}}"#;
+    let turn_in = |ledger: &str, args: &[&str]| {
+        let home = home_with(ledger);
+        let path = home.path().join("ledger.jsonl");
+        let args = [&["usage", "--from", "ledger", "--json"], args].concat();
+        let (code, out, error) = burn(home.path(), &args);
+        assert_eq!(code, Some(0), "{error}");
+        let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+        (document["total"]["turns"].clone(), error.replace(path.to_str().unwrap(), "LEDGER"))
+    };
+    let ledger =
+        [&*good, "half a line\n", "\n", &without_usage, stamp, "\n", "{\"kind\":\"turn\"\n"].concat();
+    let expected = format!(
+        "burn: LEDGER at byte {} (12 bytes): malformed: not JSON: expected a value at byte 0 of the line\n\
+         burn: and 2 more lines left out; `burn ledger check` names every line that is wrong\n",
+        good.len()
+    );
+    for args in [&[][..], &["--since", "2026-01-01"], &["--threads", "1"], &["--explain"]] {
+        assert_eq!(turn_in(&ledger, args), (1.into(), expected.clone()), "{args:?}");
+    }
+    // The first look takes this line for the turn that it claims to be.
+    let ledger = [&*good, &without_usage].concat();
+    let expected = format!(
+        "burn: LEDGER at byte {} ({} bytes): rejected: the turn has no usage\n",
+        good.len(),
+        without_usage.len()
+    );
+    assert_eq!(turn_in(&ledger, &[]), (1.into(), expected));
+    assert_eq!(turn_in(&good, &[]), (1.into(), String::new()));
+}
+
+#[test]
 fn one_ledger_without_an_archive_is_refused_with_the_usage_of_its_command() {
     let home = home_with(&turn("m1", "claude-opus-4-7", "200"));
     let ledger = home.path().join("ledger.jsonl");

@@ -40,6 +40,7 @@ mod tests;
 
 pub use document::Document;
 pub use parser::LINE_MAX_BYTES;
+pub(crate) use text::is_in_braces;
 pub use text::{JsStr, is_array_index_key, trim_js};
 pub use value::{Items, JsonNumber, Kind, ObjectMembers, Value, stringify};
 pub use write::{write_js_number, write_js_string};
