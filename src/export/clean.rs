@@ -4,7 +4,7 @@
 //! before the manifest is. If a manifest cannot be read, nothing is removed, because nobody knows which files the manifest
 //! names. A file that is not of this layout stays.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::columns::ExportTable;
@@ -33,7 +33,7 @@ pub struct CollectedGarbage {
     pub files_young: u64,
     /// Number of files that are not of this layout. They stay.
     pub files_other: u64,
-    /// Files that a manifest names and that are not there. The next export of their home does not write them again, unless
+    /// Files that a manifest names and that are not there, or have another length. The next export of their home does not write them again, unless
     /// the manifest is deleted first.
     pub files_missing: Vec<String>,
 }
@@ -86,10 +86,14 @@ pub fn collect_garbage(
         return Err(ExportError::NoExports { place: place.to_string() });
     }
     let named = named_files(store, interrupt, &mut collected)?;
-    let there: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-    for path in named.iter().filter(|path| !there.contains(path.as_str())) {
-        // An export may have written it since the listing.
-        if store.age(path)?.is_none() {
+    let there: HashMap<&str, u64> = files.iter().map(|file| (file.path.as_str(), file.len_bytes)).collect();
+    for (path, len_bytes) in &named {
+        let is_missing = match there.get(path.as_str()) {
+            Some(found) => found != len_bytes,
+            // An export may have written it since the listing.
+            None => store.age(path)?.is_none(),
+        };
+        if is_missing {
             collected.files_missing.push(path.clone());
         }
     }
@@ -100,7 +104,7 @@ pub fn collect_garbage(
         match owner {
             None if owner_of_manifest(path).is_some() || is_lock(path) => {}
             None => collected.files_other += 1,
-            Some(_) if named.contains(path) => {}
+            Some(_) if named.contains_key(path) => {}
             Some(_) if *age < grace => collected.files_young += 1,
             Some((home_id, generation)) => {
                 let candidate = GarbageCandidate { path: path.clone(), len_bytes: *len_bytes };
@@ -201,7 +205,7 @@ fn named_files(
     store: &dyn ExportStore,
     interrupt: &Interrupt,
     collected: &mut CollectedGarbage,
-) -> Result<HashSet<String>, ExportError> {
+) -> Result<HashMap<String, u64>, ExportError> {
     let mut owners = Vec::new();
     store.list(MANIFESTS, &mut |file| {
         owners.extend(
@@ -209,7 +213,7 @@ fn named_files(
         );
         Ok(())
     })?;
-    let mut named = HashSet::new();
+    let mut named = HashMap::new();
     for (home_id, generation) in owners {
         if interrupt.is_requested() {
             return Err(ExportError::Interrupted);
@@ -218,7 +222,7 @@ fn named_files(
         if let Some(manifest) = read_manifest(store, &home_id, &generation)? {
             collected.manifests += 1;
             collected.files_named += manifest.files.len() as u64;
-            named.extend(manifest.files.into_iter().map(|file| file.path));
+            named.extend(manifest.files.into_iter().map(|file| (file.path, file.bytes)));
         }
     }
     Ok(named)

@@ -118,6 +118,18 @@ impl ExportTable {
             .find(|kind| kind.columns().iter().any(|(table, of)| *table == self && *of == place))
     }
 
+    /// Whether a column has hashes without a key of text that files lack. Whoever reads them can try candidates, unless they are
+    /// hashed again with a key.
+    fn is_hash_of_left_out(self, place: usize, personal: &PersonalColumns) -> bool {
+        match self {
+            Self::ToolCalls => {
+                place == tool_calls::ARGS_HASH && !personal.plain.contains(&PersonalText::Target)
+            }
+            Self::ToolResultEvents => place == tool_result_events::CONTENT_HASH,
+            Self::Turns | Self::Compactions => false,
+        }
+    }
+
     /// The columns of this table's files, without those that every file has at its end.
     pub(super) fn columns(self, personal: &PersonalColumns) -> Vec<ExportColumn> {
         let table = self.table();
@@ -127,7 +139,7 @@ impl ExportTable {
                 Some(kind) if personal.plain.contains(&kind) => false,
                 Some(_) if personal.key.is_some() => true,
                 Some(_) => continue,
-                None => false,
+                None => personal.key.is_some() && self.is_hash_of_left_out(place, personal),
             };
             columns.push(ExportColumn { name, place, kind: self.kind_at(place), is_hashed });
         }
@@ -263,13 +275,20 @@ pub(super) struct PersonalColumns {
 }
 
 impl PersonalColumns {
-    /// The names of the kinds that are written as they are, and of those that are hashed.
-    pub(super) fn names(&self) -> (Vec<String>, Vec<String>) {
-        let (plain, other): (Vec<_>, Vec<_>) =
-            PersonalText::ALL.into_iter().partition(|kind| self.plain.contains(kind));
-        let names =
-            |kinds: Vec<PersonalText>| kinds.into_iter().map(|kind| kind.as_str().to_owned()).collect();
-        (names(plain), if self.key.is_some() { names(other) } else { Vec::new() })
+    /// The names of the kinds that are written as they are, and of those that are hashed. Both have the kinds of
+    /// files that stay from the last export.
+    pub(super) fn names_beside(
+        &self,
+        [plain_of_stay, hashed_of_stay]: [&[String]; 2],
+    ) -> (Vec<String>, Vec<String>) {
+        let names = |is_one: &dyn Fn(PersonalText) -> bool, of_stay: &[String]| {
+            let is_named = |kind: &PersonalText| of_stay.iter().any(|name| name == kind.as_str());
+            let kinds = PersonalText::ALL.into_iter().filter(|kind| is_one(*kind) || is_named(kind));
+            kinds.map(|kind| kind.as_str().to_owned()).collect()
+        };
+        let is_plain = |kind| self.plain.contains(&kind);
+        let is_hashed = |kind| self.key.is_some() && !is_plain(kind);
+        (names(&is_plain, plain_of_stay), names(&is_hashed, hashed_of_stay))
     }
 }
 

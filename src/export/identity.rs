@@ -4,8 +4,9 @@
 //! file has them in its name, so that an export after a crash goes on under the same names. A ledger that was replaced or
 //! became shorter begins a new generation, because the files of the rows that the ledger lost must stay.
 //!
-//! `{"version":1,"homeId":"…","generation":"…","ledger":{"bytes":…,"headBytes":…,"headBlake3":"…"},"last":{"proof":"…","tables":[…]}}`
+//! `{"version":1,"homeId":"…","generation":"…","seq":…,"ledger":{"bytes":…,"headBytes":…,"headBlake3":"…"},"last":{"proof":"…","tables":[…]}}`
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::error::ExportError;
@@ -19,6 +20,8 @@ use crate::record::time::Instant;
 const VERSION: u32 = 1;
 /// So many bytes of the ledger tell it from another.
 const HEAD_MAX_BYTES: u64 = 64 << 10;
+/// So many bytes before an offset tell whether another ledger has the same lines there.
+const TAIL_MAX_BYTES: u64 = 4 << 10;
 
 /// The content of `export.json`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,6 +30,9 @@ pub(super) struct ExportIdentity {
     version: u32,
     pub home_id: HomeId,
     pub generation: String,
+    /// No manifest of this generation has a higher seq, at whatever place.
+    #[serde(default)]
+    seq: u64,
     ledger: LedgerHead,
     /// What the last export left; `None` when it could not be told from a later state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,9 +58,18 @@ impl LedgerHead {
 }
 
 fn head_blake3(ledger: &Path, head_bytes: u64) -> Result<String, ExportError> {
-    let mut head = vec![0; head_bytes.min(HEAD_MAX_BYTES) as usize];
-    disk::File::open_read(ledger)?.read_exact_at(&mut head, 0)?;
-    Ok(blake3::hash(&head).to_hex().to_string())
+    blake3_within(ledger, 0..head_bytes.min(HEAD_MAX_BYTES))
+}
+
+/// BLAKE3 of the last bytes of a ledger's first `bytes`. Copies of a ledger differ there as soon as each has grown by itself.
+pub(super) fn tail_blake3(ledger: &Path, bytes: u64) -> Result<String, ExportError> {
+    blake3_within(ledger, bytes.saturating_sub(TAIL_MAX_BYTES)..bytes)
+}
+
+fn blake3_within(ledger: &Path, range: Range<u64>) -> Result<String, ExportError> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    disk::File::open_read(ledger)?.read_exact_at(&mut bytes, range.start)?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
 }
 
 impl ExportIdentity {
@@ -89,7 +104,14 @@ impl ExportIdentity {
         // Two copies of a home may begin in the same second.
         let random = uuid::Uuid::new_v4().simple().to_string();
         generation.push_str(&random[..4]);
-        Self { version: VERSION, home_id, generation, ledger: ledger.clone(), last: None }
+        Self { version: VERSION, home_id, generation, seq: 0, ledger: ledger.clone(), last: None }
+    }
+
+    /// The seq of the manifest that follows the `last` one of a place, and the same identity with this seq. A place that lost
+    /// its manifest gets no seq twice, because readers take a seq as a state that they know.
+    pub(super) fn with_seq_after(self, last: Option<u64>) -> (u64, Self) {
+        let next = last.unwrap_or(self.seq) + 1;
+        (next, Self { seq: self.seq.max(next), ..self })
     }
 
     /// The same identity, after an export.

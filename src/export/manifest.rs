@@ -27,13 +27,16 @@ pub struct ExportManifest {
     pub generation: String,
     /// The number of ledger bytes whose rows the files hold.
     pub ledger_bytes: u64,
-    /// Counts the manifests of this home and generation, from 1.
+    /// BLAKE3 of the last 4 KiB of these bytes, or of all if they are fewer; `None` in manifests of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger_tail_blake3: Option<String>,
+    /// Counts the manifests of this home and generation, from 1. It never falls, and may leave numbers out.
     pub seq: u64,
     /// When the manifest was made: RFC 3339, UTC.
     pub created_at: String,
-    /// The kinds of personal text that the newest files hold as they are.
+    /// The kinds of personal text that some of the files hold as they are.
     pub with: Vec<String>,
-    /// The kinds of personal text that the newest files hold as hashes.
+    /// The kinds of personal text that some of the files hold as hashes.
     pub hashed: Vec<String>,
     /// The files, by table and day.
     pub files: Vec<ExportFile>,
@@ -158,6 +161,7 @@ mod tests {
             burn_version: "0.1.0".to_owned(),
             generation: "g1".to_owned(),
             ledger_bytes: 10,
+            ledger_tail_blake3: None,
             seq: 1,
             created_at: "2026-04-20T00:00:00Z".to_owned(),
             with: Vec::new(),

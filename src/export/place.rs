@@ -34,7 +34,12 @@ impl FromStr for ExportPlace {
     fn from_str(text: &str) -> Result<Self, ExportError> {
         let unknown = || ExportError::UnknownPlace { place: text.to_owned() };
         let Some((scheme, rest)) = text.split_once("://") else {
-            return if text.is_empty() { Err(unknown()) } else { Ok(Self::Directory(text.into())) };
+            // `s3:/bucket` is a slip and no directory. A single letter is a drive.
+            let is_scheme = |(scheme, _): (&str, &str)| {
+                scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            };
+            let is_place = !text.is_empty() && !text.split_once(":/").is_some_and(is_scheme);
+            return if is_place { Ok(Self::Directory(text.into())) } else { Err(unknown()) };
         };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
@@ -153,6 +158,7 @@ mod tests {
             "http://h/b",
             "s3://b c",
             "s3://b/x=1",
+            "s3:/b/x",
         ] {
             assert!(matches!(place(text), Err(ExportError::UnknownPlace { .. })), "{text}");
         }

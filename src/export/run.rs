@@ -10,7 +10,7 @@ use super::day::ExportDay;
 use super::days::DaySplitter;
 use super::error::ExportError;
 use super::file::{FileFormat, MadeFile};
-use super::identity::{ExportIdentity, LedgerHead};
+use super::identity::{ExportIdentity, LedgerHead, tail_blake3};
 use super::layout::{MANIFEST_FORMAT, data_path, manifest_path};
 use super::manifest::{ExportFile, ExportManifest, FilesByDay};
 use super::options::{ExportOptions, ExportSummary, ExportedTable};
@@ -99,8 +99,10 @@ impl ExportAttempt<'_> {
         let mut attempted = None;
         self.store.exclusively(&identity.home_id, &mut |place_held| {
             let (identity, last) = self.go_on_from(identity.clone(), &ledger)?;
+            let (seq, identity) =
+                identity.with_seq_after(last.manifest.as_ref().map(|manifest| manifest.seq));
             identity.save(self.home, saved.as_ref())?;
-            let (manifest, mut summary) = self.export(&snapshot, &identity, &ledger, &last)?;
+            let (manifest, mut summary) = self.export(&snapshot, &identity, &ledger, &last, seq)?;
             let manifest = self.publish(last, manifest, &mut summary, place_held)?;
             if let (Some(manifest), Ok(Some(files))) = (&manifest, snapshot.files_at_rest())
                 && self.held.still_held().is_ok()
@@ -164,15 +166,23 @@ impl ExportAttempt<'_> {
         }
     }
 
-    /// Reads the last manifest of the generation. A manifest that covers more of the ledger than there is begins a new
-    /// generation: the ledger was put back from a backup, or this home is a copy of the home that exported more.
+    /// Reads the last manifest of the generation. A manifest that covers other bytes than the ledger has there, or more than
+    /// there are, begins a new generation: the ledger was put back from a backup, or this home is a copy of the home that exported.
     fn go_on_from(
         &self,
         identity: ExportIdentity,
         ledger: &LedgerHead,
     ) -> Result<(ExportIdentity, LastManifest), ExportError> {
         let last = self.last_manifest(&identity)?;
-        if last.manifest.as_ref().is_some_and(|manifest| manifest.ledger_bytes > ledger.bytes) {
+        let is_of_other_ledger = match &last.manifest {
+            None => false,
+            Some(manifest) if manifest.ledger_bytes > ledger.bytes => true,
+            Some(ExportManifest { ledger_tail_blake3: Some(tail), ledger_bytes, .. }) => {
+                tail_blake3(&self.home.ledger(), *ledger_bytes)? != *tail
+            }
+            Some(_) => false,
+        };
+        if is_of_other_ledger {
             let identity = ExportIdentity::begin(identity.home_id, ledger);
             let last = self.last_manifest(&identity)?;
             return Ok((identity, last));
@@ -197,6 +207,7 @@ impl ExportAttempt<'_> {
         identity: &ExportIdentity,
         ledger: &LedgerHead,
         last: &LastManifest,
+        seq: u64,
     ) -> Result<(ExportManifest, ExportSummary), ExportError> {
         let old = match &last.manifest {
             Some(manifest) => manifest.by_day().map_err(|reason| ExportError::Unwritable { reason })?,
@@ -204,6 +215,10 @@ impl ExportAttempt<'_> {
         };
         let (personal, summary) = (self.options.personal(), self.summary(identity, ledger, last));
         let new = self.kept(&old);
+        // Files that stay may hold more personal text than this export makes.
+        let stay = last.manifest.as_ref().filter(|_| !new.is_empty());
+        let of_stay = stay.map_or([&[][..]; 2], |manifest| [&*manifest.with, &*manifest.hashed]);
+        let (with, hashed) = personal.names_beside(of_stay);
         let mut work =
             ExportWork { attempt: self, snapshot, identity, personal: &personal, old, new, summary };
         for table in self.options.tables() {
@@ -214,7 +229,6 @@ impl ExportAttempt<'_> {
         summary.files_superseded =
             old.iter().filter(|(day, file)| new.get(day).is_none_or(|new| new.path != file.path)).count()
                 as u64;
-        let (with, hashed) = personal.names();
         let manifest = ExportManifest {
             format: MANIFEST_FORMAT,
             schema: archive::schema::VERSION,
@@ -222,7 +236,8 @@ impl ExportAttempt<'_> {
             home_id: identity.home_id.clone(),
             generation: identity.generation.clone(),
             ledger_bytes: ledger.bytes,
-            seq: last.manifest.as_ref().map_or(0, |manifest| manifest.seq) + 1,
+            ledger_tail_blake3: Some(tail_blake3(&self.home.ledger(), ledger.bytes)?),
+            seq,
             created_at: Instant::at(jiff::Timestamp::now().as_second()).to_rfc3339_seconds(),
             with,
             hashed,

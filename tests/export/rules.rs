@@ -264,6 +264,60 @@ fn a_copy_of_a_home_takes_no_rows_of_the_other_away() {
     assert!(scene.manifest_paths().iter().any(|path| read_json(path) == ahead));
 }
 
+#[test]
+fn a_copy_of_a_home_with_more_lines_takes_no_rows_of_the_other_away() {
+    let scene = three_days();
+    scene.export(&[]);
+    let copy = Scene::new(&fs::read(scene.ledger()).unwrap());
+    fs::copy(scene.home().join("export.json"), copy.home().join("export.json")).unwrap();
+    scene.append(&on(23, "m-4"));
+    scene.export(&[]);
+    let before = scene.manifest();
+    copy.append(&(on(24, "m-5") + &on(25, "m-6")));
+    let mut command = copy.burn(&["parquet", "--json", "--out"]);
+    let of_copy = processes::success(&command.arg(scene.out()).output().unwrap());
+    assert_eq!((&of_copy["isNewGeneration"], number(&of_copy, "rows")), (&json!(true), 5));
+    assert!(scene.manifest_paths().iter().any(|path| read_json(path) == before));
+    // Both go on with generations of their own.
+    scene.append(&on(26, "m-7"));
+    let on_with = scene.export(&[]);
+    assert_eq!((&on_with["generation"], number(&on_with, "seq")), (&before["generation"], 3));
+    assert_eq!(scene.manifest_paths().len(), 2);
+}
+
+#[test]
+fn a_seq_is_not_given_twice_when_the_manifest_is_gone() {
+    let scene = three_days();
+    let first = scene.export(&[]);
+    scene.append(&on(23, "m-4"));
+    assert_eq!(number(&scene.export(&[]), "seq"), 2);
+    fs::remove_file(&scene.manifest_paths()[0]).unwrap();
+    let again = scene.export(&[]);
+    assert_eq!((&again["generation"], number(&again, "seq")), (&first["generation"], 3));
+    scene.append(&on(24, "m-5"));
+    assert_eq!(number(&scene.export(&[]), "seq"), 4);
+}
+
+#[test]
+fn a_manifest_names_the_personal_text_of_files_that_stay() {
+    let scene = three_days();
+    scene.export(&["--with", "project,target"]);
+    scene.export(&["--since", "2026-04-22"]);
+    assert_eq!(scene.manifest()["with"], json!(["target", "project"]));
+    scene.export(&[]);
+    assert_eq!(scene.manifest()["with"], json!([]));
+}
+
+#[test]
+fn an_export_names_the_lines_that_its_build_leaves_out() {
+    let scene = Scene::new((on(20, "m-1") + "garbage line\n" + &on(21, "m-2")).as_bytes());
+    let output = scene.export_command(&[]).output().unwrap();
+    assert_eq!(number(&processes::success(&output), "rows"), 2);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let at = on(20, "m-1").len();
+    assert!(said.contains(&format!("at byte {at} (13 bytes): malformed")), "{said}");
+}
+
 /// Makes every file under a directory older.
 fn age(directory: &Path, by: Duration) {
     for path in crate::support::walk(directory, directory) {
@@ -299,6 +353,12 @@ fn gc_removes_what_no_manifest_names_after_the_grace_and_nothing_else() {
         [0, 2, 1]
     );
     age(&scene.out(), Duration::from_secs(8 * 86_400));
+    // A file that is shorter than its manifest says is as good as none.
+    let cut = named.values().next().unwrap();
+    let whole = fs::read(scene.out().join(cut)).unwrap();
+    fs::write(scene.out().join(cut), &whole[..7]).unwrap();
+    assert_eq!(gc(&["--grace", "7000d"])["filesMissing"], json!([cut]));
+    fs::write(scene.out().join(cut), whole).unwrap();
     let old = gc(&["--grace", "7d"]);
     assert_eq!(
         [number(&old, "filesRemoved"), number(&old, "filesYoung"), number(&old, "filesNamed")],
