@@ -399,7 +399,7 @@ fn report_text(report: &RecoveryReport) -> String {
 }
 
 /// The sentence for a torn end that was cut off.
-fn cut_text(cut: &Cut) -> String {
+pub(super) fn cut_text(cut: &Cut) -> String {
     let [start, end] = cut.offsets.unwrap_or_default();
     let reason = format!("offsets {start} to {end}: {}", cut.reason);
     cut_off(&Cut { reason, ..cut.clone() }, "there was nothing in it to save")

@@ -19,6 +19,7 @@ use self::input::CheckedInput;
 use self::kind::AppendKind;
 use self::merge::MergeArgs;
 use super::arguments::{HomeArg, JsonArg};
+use super::journal::cut_text;
 use super::{
     JsonFailure, STDOUT, counted, grouped, human_bytes, interrupt, print_result, printable, warn, wrong_usage,
 };
@@ -179,9 +180,11 @@ fn queue(input: CheckedInput, home: &Home, json: bool) -> anyhow::Result<ExitCod
     let (mut queued, mut offsets) = (0, Vec::new());
     input.each_batch(|batch| {
         let lines = batch.lines().map(std::str::from_utf8).collect::<Result<Vec<_>, _>>()?;
-        let more = queue_batch(&home.journal_dir(), &lines, queued > 0, QUEUE_WAIT).with_context(|| {
-            format!("of standard input, {} had been queued before this", counted(queued, "record"))
-        })?;
+        let (more, recovery) = queue_batch(&home.journal_dir(), &lines, queued > 0, QUEUE_WAIT)
+            .with_context(|| {
+                format!("of standard input, {} had been queued before this", counted(queued, "record"))
+            })?;
+        recovery.truncated.iter().for_each(|cut| warn(&cut_text(cut)));
         queued += more.len() as u64;
         if json {
             offsets.extend(more);

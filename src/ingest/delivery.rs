@@ -14,7 +14,7 @@ use crate::disk::{self, Replacing};
 use crate::home::LockName;
 use crate::interrupt::Interrupt;
 use crate::journal::{HeaderFlaw, JournalError, JournalReader, seal, unseal};
-use crate::ledger::{AppendOptions, Batch, Ledger, LedgerError};
+use crate::ledger::{AppendOptions, Batch, ExtraIds, Ledger, LedgerError};
 use crate::lock::{LockError, with_lock_unless};
 
 /// Most bytes before the noted length of the ledger that are hashed to recognise the ledger.
@@ -82,8 +82,13 @@ fn deliver(
                 unknown
             }
         };
+        let is_as_noted = witness(&file, before.ledger_len_bytes)? == Some(before.witness);
+        if !is_as_noted || ledger.lacks_indexed_lines()? {
+            // An index that still has the ids of lost lines would make these lines duplicates.
+            ledger.rebuild_index(ExtraIds::Refuse, interrupt)?;
+        }
         let mut begun = Vec::new();
-        if witness(&file, before.ledger_len_bytes)? == Some(before.witness) {
+        if is_as_noted {
             if first.continues_batch && before.lines.start < first.offset {
                 begun = begun_batch(journal, before.lines.start, first.offset)?;
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::error::IngestError;
 use super::payload::{QueuedLine, serialize_ledger_line};
 use crate::journal::{self, JournalOptions, OpenCheck};
+use crate::store::Recovery;
 
 /// Appends `lines` (each without its line end) to the journal in `directory` as one batch for the ledger, in one write and
 /// one sync, and returns their offsets. Waits up to `lock_timeout` for other writers of the journal. An ingestor
@@ -21,18 +22,19 @@ pub fn queue_ledger_lines(
     lines: &[&str],
     lock_timeout: Duration,
 ) -> Result<Vec<u64>, IngestError> {
-    queue_batch(directory, lines, false, lock_timeout)
+    Ok(queue_batch(directory, lines, false, lock_timeout)?.0)
 }
 
-/// The same, for lines that belong to the batch before them when `continues_batch` says so.
+/// The same, for lines that belong to the batch before them when `continues_batch` says so. Also returns what opening the
+/// journal cut off.
 pub(crate) fn queue_batch(
     directory: &Path,
     lines: &[&str],
     continues_batch: bool,
     lock_timeout: Duration,
-) -> Result<Vec<u64>, IngestError> {
+) -> Result<(Vec<u64>, Recovery), IngestError> {
     if lines.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     }
     let payload_of = |(index, line): (usize, &&str)| {
         serialize_ledger_line(&QueuedLine {
@@ -50,5 +52,5 @@ pub(crate) fn queue_batch(
     if let Err(error) = journal.close() {
         tracing::warn!(%error, "the journal was not closed cleanly");
     }
-    Ok(offsets)
+    Ok((offsets, report.recovery))
 }

@@ -430,6 +430,17 @@ impl Ledger {
         })
     }
 
+    /// Whether the ledger is shorter than the lines whose ids this program last knew to be in the index.
+    #[cfg(feature = "ingest")]
+    pub(crate) fn lacks_indexed_lines(&self) -> Result<bool, LedgerError> {
+        let home = self.home();
+        self.locked(LockName::LedgerIndex, |_| {
+            let Some((_, Some(seen))) = Sorted::open(&sorted_path(home))? else { return Ok(false) };
+            let ledger = disk::if_there(disk::metadata_of_target(&home.ledger()))?;
+            Ok(ledger.map_or(0, |found| found.len_bytes) < seen.indexed_bytes)
+        })
+    }
+
     /// Rebuilds both index files from the ledger, and the sorted ids too. Other processes may append while the ledger
     /// is read; the lines they appended are read under lock `ledger` at the end.
     ///

@@ -337,6 +337,38 @@ fn a_ledger_that_was_emptied_or_rewritten_gets_what_it_lacks() {
 }
 
 #[test]
+fn lines_whose_ids_the_index_has_are_not_taken_for_lines_of_a_ledger_that_lost_them() {
+    for left_bytes in [None, Some(0), Some(300)] {
+        let (directory, expected) = queued();
+        drain(directory.path(), MemoryStore::default()).unwrap();
+        let home = home(directory.path());
+        match left_bytes {
+            None => fs::remove_file(home.ledger()).unwrap(),
+            Some(len) => {
+                fs::OpenOptions::new().write(true).open(home.ledger()).unwrap().set_len(len).unwrap()
+            }
+        }
+        let left = fs::read(home.ledger()).ok();
+        let error = drain(directory.path(), MemoryStore::default()).unwrap_err().to_string();
+        assert!(error.contains("ledger.idx"), "{error}");
+        assert_eq!(fs::read(home.ledger()).ok(), left, "{left_bytes:?}: nothing is delivered");
+        // The remedy that the error names.
+        match left_bytes {
+            None => fs::remove_file(home.ids_index()).unwrap(),
+            Some(_) => {
+                Ledger::new(home.clone()).rebuild_index(ExtraIds::Drop, &Interrupt::new()).unwrap();
+            }
+        }
+        drain(directory.path(), MemoryStore::default()).unwrap();
+        let delivered = ledger(directory.path());
+        for line in text(&expected).lines() {
+            let times = |text: &str| text.lines().filter(|other| *other == line).count();
+            assert_eq!(times(&delivered), times(text(&expected)), "{left_bytes:?}: {line}");
+        }
+    }
+}
+
+#[test]
 fn two_ingestors_of_one_journal_deliver_once() {
     let (directory, expected) = queued();
     std::thread::scope(|scope| {
