@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::SessionError;
@@ -26,7 +26,7 @@ pub enum ImportLine<'a> {
 
 /// The members of both forms of a line.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 struct ImportFields<'a> {
     #[serde(borrow, default)]
     entry_id: Option<Cow<'a, str>>,
@@ -34,7 +34,7 @@ struct ImportFields<'a> {
     parent_entry_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     entry_type: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     payload: Option<&'a RawValue>,
     #[serde(borrow, default)]
     id: Option<Cow<'a, str>>,
@@ -42,6 +42,11 @@ struct ImportFields<'a> {
     parent_id: Option<Cow<'a, str>>,
     #[serde(borrow, default, rename = "type")]
     session_type: Option<Cow<'a, str>>,
+}
+
+/// The value of a member that is there. `null` is a value, too.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(member: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(member).map(Some)
 }
 
 /// Reads a line of plain JSON Lines as an entry.
@@ -70,7 +75,12 @@ pub fn parse_first_import_line(line: &str) -> Result<ImportLine<'_>, SessionErro
 }
 
 fn parse(line: &str) -> Result<ImportFields<'_>, SessionError> {
-    serde_json::from_str(line).map_err(|error| invalid(error.to_string()))
+    serde_json::from_str(line).map_err(|error| {
+        // The line of the input is the caller's to name.
+        let text = error.to_string();
+        let said = text.rfind(" at line ").map_or(&*text, |end| &text[..end]);
+        invalid(format!("{said} at byte {} of the line", error.column().saturating_sub(1)))
+    })
 }
 
 impl ImportFields<'_> {

@@ -453,6 +453,52 @@ fn entries_checkpoints_manifests_and_plain_lines_from_the_command_line() {
     assert!(checked.status.code() == Some(1) && told.contains("0000000000000001.json"), "{told}");
 }
 
+/// What a command of `burn session` prints for this input, and its exit code.
+fn session(arguments: &[&str], root: &Path, input: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
+    command.arg("session").arg(arguments[0]).arg(root).args(&arguments[1..]);
+    let streams = [Stdio::piped(), Stdio::piped(), Stdio::piped()];
+    let [stdin, stdout, stderr] = streams;
+    let mut child = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let [out, error] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code(), out, error)
+}
+
+#[test]
+fn an_entry_whose_payload_is_null_makes_the_round_trip() {
+    let (directory, root) = place();
+    let entry = r#"{"entryId":"e1","entryType":"custom","payload":null,"type":"message","id":"OTHER"}"#;
+    let (code, out, error) = session(&["append"], &root, entry);
+    assert_eq!((code, &*out, &*error), (Some(0), "1\te1\n", ""));
+    let (_, exported, _) = session(&["export"], &root, "");
+    assert!(exported.contains("\"payload\":null"), "{exported}");
+    let other = directory.path().join("other.v2");
+    assert_eq!(session(&["import"], &other, &exported).0, Some(0));
+    let imported = session(&["export"], &other, "").1;
+    assert!(imported.contains("\"entryId\":\"e1\"") && imported.contains("\"payload\":null"), "{imported}");
+}
+
+#[test]
+fn an_import_says_what_became_of_entries_and_manifest() {
+    let (_directory, root) = place();
+    let header = "{\"type\":\"session\",\"id\":\"S\"}\n";
+    let first = format!("{header}{{\"type\":\"message\",\"id\":\"a\",\"parentId\":null}}\n");
+    let (code, _, error) = session(&["import"], &root, &first);
+    assert_eq!((code, error.contains("its id is in the manifest")), (Some(0), true), "{error}");
+    std::fs::write(root.join("manifest.json"), "{\"garbage").unwrap();
+    let second = format!("{header}{{\"type\":\"message\",\"id\":\"b\",\"parentId\":\"a\"}}\n");
+    let (code, _, error) = session(&["import"], &root, &second);
+    assert_eq!((code, error.contains("nothing was imported")), (Some(1), true), "{error}");
+    assert_eq!(session(&["export"], &root, "").1.lines().count(), 1);
+    std::fs::remove_file(root.join("manifest.json")).unwrap();
+    let (code, _, error) = session(&["import"], &root, "{\"type\":\"session\"}\n");
+    assert_eq!((code, error.contains("it has no id")), (Some(0), true), "{error}");
+    let (_, _, error) = session(&["append"], &root, "{} x\n");
+    assert!(error.contains("line 1 (byte 0): trailing characters at byte 3 of the line"), "{error}");
+}
+
 #[test]
 fn an_import_is_refused_before_it_takes_more_memory_than_it_may() {
     let directory = tempfile::tempdir().unwrap();

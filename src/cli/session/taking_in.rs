@@ -94,8 +94,12 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
         let row = match entry.and_then(|entry| store.append_entry(&entry).with_context(|| at.to_string())) {
             Ok(row) => row,
             Err(error) => {
-                // Entries before the line are acknowledged first.
-                acknowledge(&mut store, &mut waiting)?;
+                // Entries before the line are acknowledged first. A store that the error has closed says so and no more.
+                if let Err(failed) = acknowledge(&mut store, &mut waiting)
+                    && !matches!(failed.downcast_ref(), Some(SessionError::Poisoned { .. }))
+                {
+                    return Err(failed);
+                }
                 if !args.writer.store.json {
                     return Err(error);
                 }
@@ -176,6 +180,10 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     }
     refuse_foreign(&args.writer.store.dir)?;
     let mut store = args.writer.open(Durability::Immediate)?;
+    if session_id.is_some() {
+        // A manifest that cannot be read would not be replaced after the import.
+        store.read_manifest().context("nothing was imported")?;
+    }
     let next_seq = store.entry_count().saturating_add(1);
     if let Err(error) = store.import(&entries) {
         return match refused_entry(&error, &entries, next_seq).and_then(|entry| places.get(entry)) {
@@ -188,10 +196,11 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         };
     }
     if let Some(session_id) = session_id {
-        store.write_manifest(&session_id, "jsonl_v3")?;
-    }
-    if header {
+        let written = store.write_manifest(&session_id, "jsonl_v3");
+        written.context("the entries were imported, but the manifest was not written")?;
         warn("the session header is not an entry; its id is in the manifest");
+    } else if header {
+        warn("the session header is not an entry; it has no id, so no manifest was written");
     }
     let imported = Imported { imported: entries.len(), header, head: store.head() };
     print_result(args.writer.store.json, &imported, || {
