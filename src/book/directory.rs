@@ -33,6 +33,17 @@ pub(super) fn book_names(directory: &Path) -> Result<Vec<String>, BookError> {
     directories.map(name).collect()
 }
 
+/// Returns the symbolic links under `books/`, in byte order: books that somebody has moved elsewhere, which are left out.
+pub(crate) fn linked_books(directory: &Path) -> Result<Vec<PathBuf>, BookError> {
+    let mut paths = disk::if_there(disk::list(&directory.join("books")))?.unwrap_or_default();
+    paths.retain(|path| path.is_symlink());
+    Ok(paths)
+}
+
+/// What becomes of a link that [`linked_books`] returns.
+pub(crate) const LINK_LEFT_OUT: &str =
+    "a symbolic link is no book and is left out; move the directory that it names here, or remove the link";
+
 /// Fails when a file or a link has the name of a new book. A link to another book's directory would
 /// let one log be written under two names.
 pub(super) fn refuse_link(directory: &Path) -> Result<(), BookError> {

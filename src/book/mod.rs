@@ -69,6 +69,9 @@ mod validate;
 mod view;
 mod writer;
 
+#[cfg(feature = "cli")]
+pub(crate) use directory::{LINK_LEFT_OUT, linked_books};
+
 pub use check::{
     BookFinding, BookFindingKind, BookProblem, BookReport, BookStatus, Unbalanced, check, status,
 };

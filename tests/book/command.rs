@@ -174,6 +174,33 @@ fn exit_codes_tell_failure_from_wrong_usage() {
 }
 
 #[test]
+fn a_book_behind_a_link_is_named_by_every_command_and_is_a_finding() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = shop(directory.path());
+    let books = Path::new(&dir).join("books");
+    fs::rename(books.join("shop"), directory.path().join("moved")).unwrap();
+    std::os::unix::fs::symlink("../../moved", books.join("shop")).unwrap();
+    let named = "books/shop: a symbolic link is no book";
+    let output = burn(&["balance", &dir], "");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains(named), "{output:?}");
+    let output = burn(&["check", &dir], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(named), "{output:?}");
+}
+
+#[test]
+fn an_asset_without_a_registration_is_named_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = shop(directory.path());
+    for file in fs::read_dir(Path::new(&dir).join("books/_system")).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let said = String::from_utf8(burn(&["balance", &dir], "").stderr).unwrap();
+    let named = "USD is not registered, so its amounts are minor units";
+    assert_eq!(said.matches(named).count(), 1, "{said}");
+}
+
+#[test]
 fn a_closed_pipe_ends_quietly() {
     let directory = tempfile::tempdir().unwrap();
     let dir = shop(directory.path());

@@ -9,7 +9,7 @@ use super::report::{
     BookFinding, BookFindingKind, BookProblem, BookReport, BookStatus, Findings, Unbalanced,
 };
 use super::subject::{BookCheck, HeldAsset, LogSegment};
-use crate::book::directory::{book_names, take_lock_if_there};
+use crate::book::directory::{LINK_LEFT_OUT, book_names, linked_books, take_lock_if_there};
 use crate::book::error::BookError;
 use crate::book::files;
 use crate::store::Check;
@@ -35,6 +35,15 @@ pub fn check(directory: &Path) -> Result<Check<BookStatus, BookProblem>, BookErr
         assets.extend(check.assets);
         held.push((name, check.held));
         books.push(check.report);
+    }
+    for file in linked_books(directory)? {
+        let book = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        findings.push(BookFinding {
+            file,
+            offset: None,
+            problem: BookProblem { book, kind: BookFindingKind::Unreadable },
+            reason: LINK_LEFT_OUT.to_owned(),
+        });
     }
     for (book, held) in held {
         for (asset, HeldAsset { account, path, offset, more }) in

@@ -8,7 +8,7 @@ use talea_core::store::StoreError;
 use talea_core::types::{AccountId, Book};
 
 use crate::book::{self, BookError, LogStoreOptions, LogTaleaStore};
-use crate::cli::tell_recovery;
+use crate::cli::{tell_recovery, warn};
 use crate::store::Recovery;
 
 #[derive(Debug, Args)]
@@ -114,6 +114,9 @@ fn told_to_copy(error: anyhow::Error) -> anyhow::Error {
 
 /// Opens a store, or makes one. Says on standard error what opening did.
 pub(super) async fn open_or_create(directory: &Path) -> anyhow::Result<(LogTaleaStore, Recovery)> {
+    for link in book::linked_books(directory)? {
+        warn(&format!("{}: {}", link.display(), book::LINK_LEFT_OUT));
+    }
     let (store, recovery) = book::open(directory, &LogStoreOptions::default()).await?;
     tell_recovery(&recovery, "what was cut was an unfinished frame, not kept");
     Ok((store, recovery))

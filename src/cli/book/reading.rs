@@ -1,5 +1,6 @@
 //! `burn book balance`, `history`, `trial-balance`, `events`, `check` and the lists: tables, or JSON.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -30,9 +31,24 @@ fn amount(minor: i64, precision: u8) -> String {
     if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }
 
-/// The precision of an asset; that of one nobody registered is 0.
-async fn precision(store: &LogTaleaStore, asset: &AssetId) -> anyhow::Result<u8> {
-    Ok(store.asset(asset).await?.map_or(0, |asset| asset.precision))
+/// The precisions of assets.
+#[derive(Default)]
+struct Precisions {
+    /// The assets without a registration that were named.
+    unregistered: HashSet<AssetId>,
+}
+
+impl Precisions {
+    /// The precision of an asset. For an asset that is not registered it is 0, and a warning says so once.
+    async fn of(&mut self, store: &LogTaleaStore, asset: &AssetId) -> anyhow::Result<u8> {
+        if let Some(asset) = store.asset(asset).await? {
+            return Ok(asset.precision);
+        }
+        if self.unregistered.insert(asset.clone()) {
+            warn(&format!("{} is not registered, so its amounts are minor units", asset.as_str()));
+        }
+        Ok(0)
+    }
 }
 
 pub(super) fn list_assets(store: &LogTaleaStore, json: bool) -> anyhow::Result<()> {
@@ -181,6 +197,7 @@ pub(super) async fn balance(
 ) -> anyhow::Result<()> {
     let headings = Heading::list(["account", "#balance", "asset", "#last event"]);
     let mut out = PagedOutput::new(&headings, json);
+    let mut precisions = Precisions::default();
     for pass in out.passes() {
         let mut pages = AccountPages::new(store)?;
         let mut only = account.clone();
@@ -195,7 +212,7 @@ pub(super) async fn balance(
             let mut page = Vec::new();
             for id in ids {
                 let balance = store.balance(&id, as_of).await?;
-                let precision = precision(store, balance.amount.asset()).await?;
+                let precision = precisions.of(store, balance.amount.asset()).await?;
                 page.push((id.to_key(), balance, precision));
             }
             let rows = page.iter().map(|(key, balance, precision)| {
@@ -239,6 +256,7 @@ pub(super) async fn history(
         })
     };
     let mut out = PagedOutput::new(&headings, json);
+    let mut precisions = Precisions::default();
     for pass in out.passes() {
         let (mut after, mut left) = (first_after, limit);
         while left > 0 {
@@ -247,7 +265,7 @@ pub(super) async fn history(
             after = last.seq;
             left -= page.chunk_by(|a, b| a.seq == b.seq).count();
             // All postings of an account are of its asset.
-            let precision = precision(store, last.amount.asset()).await?;
+            let precision = precisions.of(store, last.amount.asset()).await?;
             // A transaction is not split by the store, and can be long.
             for piece in page.chunks(PAGE) {
                 out.page(
@@ -278,12 +296,13 @@ pub(super) async fn trial_balance(
     let mut documents = Vec::new();
     let headings = Heading::list(["book", "asset", "#debits", "#credits", "#difference"]);
     let mut rows = Vec::new();
+    let mut precisions = Precisions::default();
     for book in books {
         for line in store.trial_balance(&Book(book.clone()), as_of).await? {
             let asset = &line.asset;
             documents
                 .push(json!({"book": book, "asset": asset, "debits": line.debits, "credits": line.credits}));
-            let precision = precision(store, asset).await?;
+            let precision = precisions.of(store, asset).await?;
             let difference = line.debits.saturating_sub(line.credits);
             if difference != 0 {
                 let (asset, difference) = (asset.as_str(), amount(difference, precision));
