@@ -86,16 +86,7 @@ fn the_branch_of_a_session_is_stamped_once_and_at_each_change() {
     let path = user.path().join(".claude/projects/-w").join(format!("{SESSION}.jsonl"));
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let branches = [Some("main"), Some("main"), None, Some("topic"), Some("topic"), Some("main")];
-    let line = |number: usize, side: bool, branch: Option<&str>| {
-        let mut line = json!({"type": "assistant", "uuid": format!("u{number}{side}"), "sessionId": SESSION, "cwd": "/w",
-            "isSidechain": side, "timestamp": format!("2026-04-20T00:00:0{number}.000Z"),
-            "message": {"id": format!("msg_{number}{side}"), "role": "assistant", "model": "claude-opus-4-7", "stop_reason": "end_turn",
-                "content": [{"type": "text", "text": "x"}], "usage": {"input_tokens": number + 1, "output_tokens": 5}}});
-        if let Some(branch) = branch {
-            line["gitBranch"] = json!(branch);
-        }
-        format!("{line}\n")
-    };
+    let line = |number, side, branch| line_on(SESSION, number, side, branch);
     // A sub-agent may work on another branch, and does not change that of the session.
     let lines: Vec<String> = branches
         .iter()
@@ -124,6 +115,39 @@ fn the_branch_of_a_session_is_stamped_once_and_at_each_change() {
     fs::remove_file(user.path().join("burn/cursors.json")).unwrap();
     ingest(user.path(), &[]);
     assert_eq!(lines_of_stamps(user.path()), wanted, "reading a log again adds nothing");
+}
+
+/// An answer of Claude Code at the second `number`, on the main thread or on a side chain.
+fn line_on(session: &str, number: usize, side: bool, branch: Option<&str>) -> String {
+    let mut line = json!({"type": "assistant", "uuid": format!("u{number}{side}"), "sessionId": session, "cwd": "/w",
+        "isSidechain": side, "timestamp": format!("2026-04-20T00:00:0{number}.000Z"),
+        "message": {"id": format!("msg_{number}{side}"), "role": "assistant", "model": "claude-opus-4-7", "stop_reason": "end_turn",
+            "content": [{"type": "text", "text": "x"}], "usage": {"input_tokens": number + 1, "output_tokens": 5}}});
+    if let Some(branch) = branch {
+        line["gitBranch"] = json!(branch);
+    }
+    format!("{line}\n")
+}
+
+#[test]
+fn each_session_of_a_log_has_a_stamp_of_its_branch() {
+    let user = tempfile::tempdir().unwrap();
+    let path = user.path().join(".claude/projects/-w").join(format!("{SESSION}.jsonl"));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // The log begins with lines of the session that it goes on with.
+    let sessions = ["earlier", "earlier", SESSION, SESSION, SESSION];
+    let lines: Vec<String> = sessions
+        .iter()
+        .enumerate()
+        .map(|(number, session)| line_on(session, number, false, Some("main")))
+        .collect();
+    for end in [1, 3, lines.len()] {
+        fs::write(&path, lines[..end].concat()).unwrap();
+        super::ingest::age(&path, 3600);
+        ingest(user.path(), &[]);
+    }
+    let stamp = |session: &str| (json!({"sessionId": session}), json!({"gitBranch": "main"}));
+    assert_eq!(lines_of_stamps(user.path()), [stamp("earlier"), stamp(SESSION)]);
 }
 
 /// The selectors and enrichments of the stamps.

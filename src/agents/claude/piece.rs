@@ -12,6 +12,7 @@ mod system;
 mod user;
 mod written;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -84,8 +85,8 @@ pub(super) struct State<'t> {
     chains: HashMap<Key<'t>, Key<'t>>,
     /// Whether the marker of the evidence comes from a line that will be read again.
     marker_is_held: bool,
-    /// The branch of the last message of the main thread with a branch.
-    branch: Option<Vec<u8>>,
+    /// The branch of the last message of the main thread with a branch, by session.
+    branches: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// A message whose turn is written.

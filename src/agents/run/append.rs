@@ -422,7 +422,8 @@ impl Run<'_> {
             return;
         }
         if turn.is_some_and(|turn| self.ingest.known.has_message(turn)) {
-            if let Some(carried) = carried {
+            // A stamp of its own, which was written with the turn, took the place of the one that was carried.
+            if let Some(carried) = carried.filter(|_| record.branch.is_none()) {
                 let carried = CarriedStamp { may_be_written: true, ..carried };
                 self.branches.insert(path.to_owned(), carried);
             }

@@ -11,7 +11,7 @@ use super::*;
 use crate::agents::claude::packed::{Packer, Unpacker};
 use crate::disk;
 
-const MAGIC: &[u8; 8] = b"BURNSTA4";
+const MAGIC: &[u8; 8] = b"BURNSTA5";
 const SUM_AT: usize = MAGIC.len();
 const PLACE_AT: usize = SUM_AT + 16;
 const BODY_AT: usize = PLACE_AT + 16;
@@ -89,7 +89,11 @@ impl<'t> State<'t> {
             packer.key(line);
             packer.key(first);
         }
-        packer.maybe_text(self.branch.as_deref());
+        packer.count(self.branches.len() as u64);
+        for (session, branch) in &self.branches {
+            packer.text(session);
+            packer.text(branch);
+        }
     }
 
     fn unpack(from: &mut Unpacker<'t>, texts: &'t Bump) -> Option<Self> {
@@ -108,7 +112,7 @@ impl<'t> State<'t> {
             })?,
             side_messages: from.each(Unpacker::key)?,
             chains: from.each(|from| Some((from.key()?, from.key()?)))?,
-            branch: from.maybe_text()?.map(<[u8]>::to_vec),
+            branches: from.each(|from| Some((from.text()?.to_vec(), from.text()?.to_vec())))?,
             ..State::new(texts)
         };
         from.0.is_empty().then_some(state)
@@ -175,7 +179,7 @@ mod tests {
         state.calls.insert(b"t1", 300);
         state.events = 301;
         state.prompt = Some(Arc::from(&b"p"[..]));
-        state.branch = Some(b"main".to_vec());
+        state.branches.insert(b"s1".to_vec(), b"main".to_vec());
         let known = KnownMessage { cache_read: 0.5, ts: b"T", session: None };
         state.known.insert(b"m", known);
         state.side_messages = vec![key("u1"), key(uuid)];
@@ -198,7 +202,7 @@ mod tests {
                 state.known,
                 state.side_messages,
                 state.chains,
-                state.branch
+                state.branches
             )
         };
         assert_eq!(told(&loaded), told(&state));

@@ -23,7 +23,7 @@ impl<'t> State<'t> {
             without_agent: Vec::new(),
             chains: HashMap::default(),
             marker_is_held: false,
-            branch: None,
+            branches: BTreeMap::new(),
         }
     }
 
@@ -113,9 +113,11 @@ impl<'t> State<'t> {
             self.side_messages.extend(line.uuid.map(|uuid| Key::of(uuid).kept(self.texts)));
         }
         let names_branch = is_new && !line.is_side && !id.is_empty();
-        let is_whole = line.session.is_some() && line.timestamp.is_some();
-        if let Some(branch) = line.branch.filter(|_| names_branch && is_whole) {
-            self.branch = Some(branch.to_vec());
+        if let (Some(session), Some(branch)) = (line.session, line.branch)
+            && names_branch
+            && line.timestamp.is_some()
+        {
+            self.branches.insert(session.to_vec(), branch.to_vec());
         }
     }
 
@@ -143,13 +145,16 @@ impl<'t> State<'t> {
         self.chain(line);
     }
 
-    /// The stamp of the branch of a message, if the branch differs from the branch of the message before.
+    /// The stamp of the branch of a message, if the branch differs from that of the session's message before. A log may begin with
+    /// lines of another session.
     pub(super) fn branch_stamp(&mut self, message: &ClaudeMessage<'_>) -> Option<Vec<u8>> {
         let (session, ts, branch) = message.branch()?;
-        if self.branch.as_deref() == Some(branch) {
+        let before = self.branches.get(session);
+        if before.is_some_and(|before| before == branch) {
             return None;
         }
-        let is_first = self.branch.replace(branch.to_vec()).is_none();
+        let is_first = before.is_none();
+        self.branches.insert(session.to_vec(), branch.to_vec());
         Some(branch_stamp(session, ts, branch, is_first))
     }
 
