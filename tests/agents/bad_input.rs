@@ -285,6 +285,39 @@ fn lines_without_a_record_are_counted_and_named_whatever_the_agent() {
 }
 
 #[test]
+fn a_file_of_opencode_that_was_read_in_half_is_read_again() {
+    for name in ["message/ses_1/msg_ses_1.json", "part/msg_ses_1/prt_1.json"] {
+        let user = User::new();
+        let storage = user.path(".local/share/opencode/storage");
+        put_opencode_session(&storage, "ses_1");
+        let part = json!({"id": "prt_1", "type": "tool", "tool": "bash", "callID": "c1", "state": {"status": "completed"}});
+        put(&storage.join("part/msg_ses_1/prt_1.json"), part.to_string().as_bytes());
+        // OpenCode rewrites a file in place, so that neither the folder's time nor the file's identity changes.
+        let path = storage.join(name);
+        let whole = fs::read(&path).unwrap();
+        for half in [&whole[..20], b""] {
+            fs::write(&path, half).unwrap();
+            let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
+            assert_eq!((turns(&user), &document["leftOut"]["malformed"]), (0, &json!(1)), "{name}");
+        }
+        fs::write(&path, &whole).unwrap();
+        user.ingest(&[]);
+        assert_eq!(turns(&user), 1, "{name}");
+        let line = user.lines().into_iter().find(|line| line.contains(r#""kind":"turn""#)).unwrap();
+        assert!(line.contains(r#""name":"bash""#), "{line}");
+        // After a day it stays as it is, and no later run reads it.
+        let user = User::new();
+        let storage = user.path(".local/share/opencode/storage");
+        put_opencode_session(&storage, "ses_1");
+        put(&storage.join(name), b"{");
+        age(&storage.join(name), 2 * 86_400);
+        user.ingest(&[]);
+        let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
+        assert_eq!(document["leftOut"], json!({}), "{name}: {document}");
+    }
+}
+
+#[test]
 fn a_log_that_changes_while_it_is_read_is_read_whole_in_the_end() {
     let bytes = Log::conversation(40).bytes();
     let whole = User::new();

@@ -92,7 +92,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 /// The note of the side file about a session.
 #[derive(Default)]
 struct SessionNote {
-    /// Unfinished answers. OpenCode may rewrite them without changing the folder's time.
+    /// Unfinished answers and half files. OpenCode may rewrite them without changing the folder's time.
     is_waiting: bool,
     session_mtime_ms: f64,
     changed_ms: Option<f64>,
@@ -149,7 +149,13 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let mut gathered =
         Gathered { session_mtime_ms: pass.stat.mtime_ms.max(folder_stat.mtime_ms), ..Gathered::default() };
     let store = pass.candidate.path.ancestors().nth(3).unwrap_or(Path::new("/")).to_owned();
-    let mut reader = Files { pass, gathered: &mut gathered, newest_ms: folder_stat.mtime_ms };
+    let mut reader = Files {
+        pass,
+        gathered: &mut gathered,
+        newest_ms: folder_stat.mtime_ms,
+        mtime_ms: 0.0,
+        half_files: 0,
+    };
     let mut session = reader.session()?;
     if let Some(session) = &mut session {
         session.messages = reader.messages(&store, &session.id)?;
@@ -161,7 +167,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
             };
         }
     }
-    let newest_ms = reader.newest_ms;
+    let Files { newest_ms, half_files, .. } = reader;
     let is_moving = before.as_ref().is_some_and(|before| before.newest_ms != newest_ms);
     let noted_ms = if is_moving { Some(options.now_ms) } else { before.as_ref().and_then(|b| b.changed_ms) };
     let changed_ms = options.seen_ms(newest_ms, noted_ms);
@@ -194,7 +200,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     }
     if !options.as_reference {
         let mut side = RecordText::default();
-        side.flag("isWaiting", !handed.open.is_empty());
+        side.flag("isWaiting", !handed.open.is_empty() || half_files > 0);
         side.number("sessionMtimeMs", pass.stat.mtime_ms);
         side.number("newestMs", newest_ms);
         if let Some(session) = &session {
@@ -218,6 +224,10 @@ struct Files<'f, 'p> {
     pass: &'f Pass<'p>,
     gathered: &'f mut Gathered,
     newest_ms: f64,
+    /// The time of the file that was read last.
+    mtime_ms: f64,
+    /// The number of files that OpenCode may have written in half: it rewrites files in place.
+    half_files: usize,
 }
 
 impl Files<'_, '_> {
@@ -233,6 +243,7 @@ impl Files<'_, '_> {
             }
         }
         let Ok(stat) = Stat::of(path) else { return Ok(None) };
+        self.mtime_ms = stat.mtime_ms;
         self.newest_ms = self.newest_ms.max(stat.mtime_ms);
         if stat.size_bytes > FILE_MAX_BYTES {
             self.leave_out(path, stat.size_bytes, Reason::TooLong);
@@ -249,6 +260,14 @@ impl Files<'_, '_> {
     fn leave_out(&mut self, path: &Path, len_bytes: u64, reason: Reason) {
         let name = || path.display().to_string();
         self.gathered.left_out.add(self.pass.options, (0, len_bytes), reason, name);
+    }
+
+    /// Leaves out a file that is not JSON. After a day nobody is writing it any more.
+    fn leave_out_malformed(&mut self, path: &Path, len_bytes: u64) {
+        let Pass { options, .. } = self.pass;
+        let may_grow = !options.as_reference && !options.has_ended(self.mtime_ms, None);
+        self.half_files += usize::from(may_grow);
+        self.leave_out(path, len_bytes, Reason::Malformed);
     }
 
     fn session(&mut self) -> Result<Option<SessionHead>, AgentsError> {
@@ -275,16 +294,17 @@ impl Files<'_, '_> {
         for path in self.json_files(&folder)? {
             let Some(bytes) = self.bytes(&path)? else { continue };
             let mut document = Document::default();
-            let message = match document.parse(trim_js(&bytes)) {
-                Err(_) => Err(Reason::Malformed),
-                Ok(value) => SessionMessage::of(value).ok_or(Reason::NotARecord),
-            };
-            match message {
-                Ok(mut message) => {
+            match document.parse(trim_js(&bytes)).map(SessionMessage::of) {
+                Ok(Some(mut message)) => {
+                    let half_files = self.half_files;
                     message.parts = self.parts(store, &message.id)?;
-                    messages.push(message);
+                    // Without half of a part, the message waits for the run that reads the part whole.
+                    if self.half_files == half_files {
+                        messages.push(message);
+                    }
                 }
-                Err(reason) => self.leave_out(&path, bytes.len() as u64, reason),
+                Ok(None) => self.leave_out(&path, bytes.len() as u64, Reason::NotARecord),
+                Err(_) => self.leave_out_malformed(&path, bytes.len() as u64),
             }
         }
         Ok(messages)
@@ -319,7 +339,7 @@ impl Files<'_, '_> {
             let Some(bytes) = self.bytes(&path)? else { continue };
             let mut document = Document::default();
             match document.parse(trim_js(&bytes)) {
-                Err(_) => self.leave_out(&path, bytes.len() as u64, Reason::Malformed),
+                Err(_) => self.leave_out_malformed(&path, bytes.len() as u64),
                 Ok(value) if value.is_null() && as_reference => {
                     return Err(GivenUp("a part that is null").at(&self.pass.candidate.path));
                 }
