@@ -32,8 +32,9 @@ pub fn trim_js(mut bytes: &[u8]) -> &[u8] {
 
 /// Whether a line is in braces. Half a line, or two lines in one, mostly lack a brace, and are therefore noticed without parsing.
 pub(crate) fn is_in_braces(line: &[u8]) -> bool {
-    let text = trim_js(line);
-    text.starts_with(b"{") && text.ends_with(b"}")
+    let is_so = |text: &[u8]| text.starts_with(b"{") && text.ends_with(b"}");
+    // Most lines need no trimming.
+    is_so(line) || is_so(trim_js(line))
 }
 
 /// Whether three bytes are one white-space character.
