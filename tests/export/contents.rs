@@ -213,6 +213,8 @@ fn personal_text_is_in_no_byte_of_the_files_unless_it_is_asked_for() {
     assert!(hash("project").len() == 32 && hash("project") != hash("project_key"));
     let calls = scene.rows(&manifest, "tool_calls");
     assert_eq!(calls[0].text("target").unwrap().len(), 32);
+    // A hash without a key would let readers try candidates for the target.
+    assert_eq!(calls[0].text("args_hash").unwrap().len(), 32);
 
     scene.export(&["--with", "project", "--hash-key", key.to_str().unwrap()]);
     let manifest = scene.manifest();
@@ -225,6 +227,8 @@ fn personal_text_is_in_no_byte_of_the_files_unless_it_is_asked_for() {
     assert_eq!(mixed[0].text("subagent_description"), Some(&*hash("subagent_description")));
 
     scene.export(&EVERYTHING);
+    let calls = scene.rows(&scene.manifest(), "tool_calls");
+    assert_eq!(calls[0].text("args_hash"), Some("x"));
     let all = scene.rows(&scene.manifest(), "turns");
     assert_eq!(all[0].text("enrichment_json"), Some(r#"{"workflowId":"w-1","ticket":"SECRET-7"}"#));
     // Nothing that was left out comes from the content of an earlier export: each day has one file in the manifest.
