@@ -248,6 +248,9 @@ fn lines_without_a_record_are_counted_and_named_whatever_the_agent() {
             "{\"id\":",
         ],
     );
+    let chat =
+        json!({"sessionId": "h", "messages": [{"type": "gemini", "model": "m", "tokens": {"output": 5}}]});
+    put_lines(&user.path(".gemini/tmp/q/chats/session-b.json"), &[&chat.to_string()]);
     let storage = user.path(".local/share/opencode/storage");
     put_opencode_session(&storage, "ses_1");
     let opencode = ["message/ses_1/broken.json", "message/ses_1/list.json", "part/msg_ses_1/broken.json"];
@@ -277,6 +280,11 @@ fn lines_without_a_record_are_counted_and_named_whatever_the_agent() {
     for (at, reason) in of_gemini.into_iter().enumerate().filter(|(_, reason)| !reason.is_empty()) {
         is_named(&gemini, gemini_at[at + 1], reason);
     }
+    assert_eq!(
+        named.iter().filter(|line| line["detail"] == "a gemini message without id").count(),
+        1,
+        "{text}"
+    );
     for (name, reason) in opencode.iter().zip(["malformed", "notARecord", "malformed"]) {
         let path = storage.join(name);
         let of = |line: &&Value| line["reason"] == reason && line["detail"] == path.to_str().unwrap();

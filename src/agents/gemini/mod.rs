@@ -287,7 +287,12 @@ impl Writer<'_> {
                 asked.push(parsed);
                 continue;
             }
-            if parsed.kind != b"gemini" || parsed.id.is_empty() {
+            if parsed.kind != b"gemini" {
+                continue;
+            }
+            if parsed.id.is_empty() {
+                let detail = || "a gemini message without id".to_owned();
+                gathered.left_out.add(self.pass.options, message.span, Reason::NotARecord, detail);
                 continue;
             }
             let index = turn_index;
