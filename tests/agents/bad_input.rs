@@ -293,6 +293,27 @@ fn lines_without_a_record_are_counted_and_named_whatever_the_agent() {
 }
 
 #[test]
+fn a_repeated_message_of_gemini_is_counted_once_and_named() {
+    let user = User::new();
+    let answer = json!({"id": "0195f000-0000-7000-8000-000000000001", "type": "gemini", "timestamp": "2026-05-01T10:00:00.000Z",
+        "model": "gemini-2.5-pro", "content": "a", "tokens": {"input": 100, "output": 10},
+        "toolCalls": [{"id": "c", "name": "read_file", "args": {}, "status": "success", "result": [1]}]});
+    let mut answer_at = 0;
+    for session in ["s1", "s2"] {
+        let head = json!({"sessionId": session, "projectHash": "h"});
+        let lines = [format!("{head}\n"), format!("{answer}\n")];
+        let path = user.path(&format!(".gemini/tmp/p/chats/session-{session}.jsonl"));
+        answer_at = put_lines(&path, &[&lines[0], &lines[1]])[1];
+    }
+    let report = user.path("report.jsonl");
+    let words = ["--json", "--report", report.to_str().unwrap()];
+    let document: Value = serde_json::from_slice(&user.ingest(&words).stdout).unwrap();
+    assert_eq!((turns(&user), &document["leftOut"]), (1, &json!({"replay": 1})));
+    let named: Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
+    assert_eq!((&named["offset"], &named["reason"]), (&json!(answer_at), &json!("replay")));
+}
+
+#[test]
 fn a_file_of_opencode_that_was_read_in_half_is_read_again() {
     for name in ["message/ses_1/msg_ses_1.json", "part/msg_ses_1/prt_1.json"] {
         let user = User::new();

@@ -326,6 +326,8 @@ impl Writer<'_> {
             written.insert(parsed.id.clone(), Some(parsed.written(known, part.is_some())));
             // A message that another session has is dropped with its prompts and results.
             let owner = part.as_ref().map(|_| gathered.turns.len() as u32);
+            // The other form of a chat is one line, which messages share.
+            let line = Some(message.span);
             if let Some(part) = part {
                 let invalid = part.usage.invalid_counts();
                 if !invalid.is_empty() {
@@ -333,18 +335,20 @@ impl Writer<'_> {
                     leave_out(&parsed, Reason::InvalidCount, &detail, gathered);
                 }
                 let turn = gathered.keep(&self.turn(&parsed, &part, index, &prompt));
-                gathered.turns.push(PassRecord { owner, ..turn });
+                gathered.turns.push(PassRecord { owner, line, ..turn });
                 gathered.read_turns += 1;
                 gathered.calls += (parsed.calls.len() - part.first_call) as u64;
             }
             if is_new && let Some(record) = self.user_turn(before.as_ref(), &asked, &parsed) {
                 let record = gathered.keep(&record);
-                gathered.user_turns.push(PassRecord { owner, ..record });
+                gathered.user_turns.push(PassRecord { owner, line, ..record });
             }
             if has_more && self.pass.options.content == ContentMode::Full {
                 let from = gathered.content.len();
                 self.add_content(&asked, &parsed, gathered);
-                gathered.content[from..].iter_mut().for_each(|content| content.owner = owner);
+                gathered.content[from..]
+                    .iter_mut()
+                    .for_each(|content| (content.owner, content.line) = (owner, line));
             }
             for call in &parsed.calls {
                 let Some(status) = call.status else { continue };
@@ -352,7 +356,7 @@ impl Writer<'_> {
                 if has_more {
                     let event = self.event(&parsed, call, status, *call_index, next_event);
                     let event = gathered.keep(&event);
-                    gathered.tool_result_events.push(PassRecord { owner, ..event });
+                    gathered.tool_result_events.push(PassRecord { owner, line, ..event });
                 }
                 *call_index += 1;
                 next_event += 1;
