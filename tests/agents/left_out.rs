@@ -277,6 +277,41 @@ fn the_longest_copy_of_a_log_is_read_first() {
 }
 
 #[test]
+fn an_answer_of_opencode_counts_all_of_its_steps() {
+    let step = |input: u64, output: u64| json!({"input": input, "output": output, "reasoning": 0, "cache": {"read": 0, "write": 0}});
+    // The answer has the tokens of its last step, of none, and of more than its steps.
+    for (of_answer, steps, wanted) in [
+        (step(30, 3), vec![step(10, 2), step(30, 3)], [40, 5]),
+        (step(0, 0), vec![step(10, 2)], [10, 2]),
+        (step(100, 9), vec![step(10, 2), step(30, 3)], [100, 9]),
+        (step(30, 9), vec![step(10, 2), step(30, 3)], [30, 9]),
+    ] {
+        let user = User::new();
+        let store = user.path(".local/share/opencode/storage");
+        let put = |name: &str, value: Value| put_at_rest(&store.join(name), value.to_string().as_bytes());
+        put("session/p/ses_1.json", json!({"id": "ses_1"}));
+        put(
+            "message/ses_1/msg_1.json",
+            json!({"id": "msg_1", "sessionID": "ses_1", "role": "assistant", "modelID": "m", "tokens": of_answer,
+                "time": {"created": 1_777_629_601_000_u64, "completed": 1_777_629_602_000_u64}}),
+        );
+        for (number, tokens) in steps.into_iter().enumerate() {
+            let part = json!({"id": format!("prt_{number}"), "type": "step-finish", "reason": "stop", "tokens": tokens});
+            put(&format!("part/msg_1/prt_{number}.json"), part);
+        }
+        user.ingest(&[]);
+        let line = user.lines().into_iter().find(|line| line.contains(r#""kind":"turn""#)).unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let usage = &line["record"]["usage"];
+        assert_eq!(
+            [&usage["input"], &usage["output"]],
+            wanted.map(|count: u64| json!(count)).each_ref(),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn a_message_of_gemini_that_grows_after_it_was_written_loses_nothing() {
     let message = |output: u64, calls: Value| {
         json!({"id": "a1", "timestamp": "2026-05-01T10:00:05.000Z", "type": "gemini", "content": "a",

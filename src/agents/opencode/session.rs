@@ -246,7 +246,8 @@ impl SessionMessage {
         self.parts.iter().any(|part| matches!(part, Part::Compaction))
     }
 
-    /// With our rules: the tokens, by the rule that OpenCode's total, provider and version show.
+    /// With our rules: the tokens, by the rule that OpenCode's total, provider and version show. Some versions ran several steps in one
+    /// answer. The answer then has the tokens of the last step. An answer that was cut off has none.
     fn settled_usage(&self, version: Option<&[u8]>) -> Usage {
         let mut usage = self.usage.checked();
         let mut steps = Usage::default();
@@ -256,7 +257,6 @@ impl SessionMessage {
             }
         }
         if usage == Usage::default() {
-            // If an answer was cut off, only its steps have the tokens.
             usage = steps;
         }
         let without = usage.input + usage.output + usage.cache_read;
@@ -271,6 +271,9 @@ impl SessionMessage {
                     && version.and_then(version_of).is_some_and(|v| v < REASONING_OUTSIDE_SINCE)
             }
         };
+        if usage.larger(steps) == steps {
+            usage = steps;
+        }
         if is_inside {
             usage.output = beyond(usage.output, usage.reasoning);
         }
