@@ -4,8 +4,9 @@
 //! file has them in its name, so that an export after a crash goes on under the same names. A ledger that was replaced or
 //! became shorter begins a new generation, because the files of the rows that the ledger lost must stay.
 //!
-//! `{"version":1,"homeId":"…","generation":"…","seq":…,"ledger":{"bytes":…,"headBytes":…,"headBlake3":"…"},"last":{"proof":"…","tables":[…]}}`
+//! `{"version":1,"homeId":"…","generation":"…","seqs":{"<manifest>":…},"ledger":{"bytes":…,"headBytes":…,"headBlake3":"…"},"last":{"proof":"…","tables":[…]}}`
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -30,9 +31,9 @@ pub(super) struct ExportIdentity {
     version: u32,
     pub home_id: HomeId,
     pub generation: String,
-    /// No manifest of this generation has a higher seq, at whatever place.
-    #[serde(default)]
-    seq: u64,
+    /// The seq of the last manifest of this generation at each place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    seqs: BTreeMap<String, u64>,
     ledger: LedgerHead,
     /// What the last export left; `None` when it could not be told from a later state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,14 +105,26 @@ impl ExportIdentity {
         // Two copies of a home may begin in the same second.
         let random = uuid::Uuid::new_v4().simple().to_string();
         generation.push_str(&random[..4]);
-        Self { version: VERSION, home_id, generation, seq: 0, ledger: ledger.clone(), last: None }
+        Self {
+            version: VERSION,
+            home_id,
+            generation,
+            seqs: BTreeMap::new(),
+            ledger: ledger.clone(),
+            last: None,
+        }
     }
 
-    /// The seq of the manifest that follows the `last` one of a place, and the same identity with this seq. A place that lost
-    /// its manifest gets no seq twice, because readers take a seq as a state that they know.
-    pub(super) fn with_seq_after(self, last: Option<u64>) -> (u64, Self) {
-        let next = last.unwrap_or(self.seq) + 1;
-        (next, Self { seq: self.seq.max(next), ..self })
+    /// The seq of the next manifest at `place`, where `last` is the seq of the manifest that is there. A place that lost its manifest
+    /// gets no seq twice, because readers take a seq as a state that they know.
+    pub(super) fn next_seq(&self, place: &str, last: Option<u64>) -> u64 {
+        last.or(self.seqs.get(place).copied()).unwrap_or(0) + 1
+    }
+
+    /// The same identity, after a manifest with this seq was written at `place`.
+    pub(super) fn with_seq(mut self, place: String, seq: u64) -> Self {
+        self.seqs.insert(place, seq);
+        self
     }
 
     /// The same identity, after an export.

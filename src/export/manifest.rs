@@ -30,7 +30,7 @@ pub struct ExportManifest {
     /// BLAKE3 of the last 4 KiB of these bytes, or of all if they are fewer; `None` in manifests of older programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger_tail_blake3: Option<String>,
-    /// Counts the manifests of this home and generation, from 1. It never falls, and may leave numbers out.
+    /// Counts the manifests of this home and generation, from 1. It goes on after a manifest was removed.
     pub seq: u64,
     /// When the manifest was made: RFC 3339, UTC.
     pub created_at: String,

@@ -99,18 +99,26 @@ impl ExportAttempt<'_> {
         let mut attempted = None;
         self.store.exclusively(&identity.home_id, &mut |place_held| {
             let (identity, last) = self.go_on_from(identity.clone(), &ledger)?;
-            let (seq, identity) =
-                identity.with_seq_after(last.manifest.as_ref().map(|manifest| manifest.seq));
+            let seq_there = last.manifest.as_ref().map(|manifest| manifest.seq);
+            let seq = identity.next_seq(&self.store.shown(&last.path), seq_there);
             identity.save(self.home, saved.as_ref())?;
             let (manifest, mut summary) = self.export(&snapshot, &identity, &ledger, &last, seq)?;
             let manifest = self.publish(last, manifest, &mut summary, place_held)?;
-            if let (Some(manifest), Ok(Some(files))) = (&manifest, snapshot.files_at_rest())
+            if let Some(manifest) = &manifest
                 && self.held.still_held().is_ok()
                 && place_held().is_ok()
             {
-                let last = LastExport::of(self.options, &files, manifest, summary.tables.clone())?;
+                let mut left = identity.clone().with_seq(summary.manifest.clone(), manifest.seq);
+                if let Ok(Some(files)) = snapshot.files_at_rest() {
+                    left = left.with_last(LastExport::of(
+                        self.options,
+                        &files,
+                        manifest,
+                        summary.tables.clone(),
+                    )?);
+                }
                 // Without it the next export only reads what it need not read.
-                if let Err(error) = identity.clone().with_last(last).save(self.home, Some(&identity)) {
+                if let Err(error) = left.save(self.home, Some(&identity)) {
                     tracing::warn!("the next export reads all rows again: {error}");
                 }
             }
