@@ -131,6 +131,9 @@ pub(super) fn refuse_foreign(
 /// Creates the file of `--report`. An existing file is wrong usage of the command that `words` name, and stays as it is. A
 /// device or a pipe is written to, because it has nothing to lose.
 pub(super) fn create_report(path: &Path, words: &[&str]) -> anyhow::Result<std::fs::File> {
+    if path.as_os_str() == "-" {
+        wrong_usage(words, "--report - names no file; /dev/stdout is standard output");
+    }
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

@@ -181,7 +181,10 @@ fn a_report_goes_over_no_file_and_a_failed_build_leaves_none_behind() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("notes.md exists and is not overwritten"));
     assert_eq!(fs::read(place.path("notes.md")).unwrap(), b"notes");
-    assert!(!place.path("a.sqlite").exists());
+    let output = place.burn(&["--full", "--report", "-"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("/dev/stdout"));
+    assert!(!place.path("a.sqlite").exists() && !place.path("-").exists());
 
     fs::write(place.path("a.sqlite"), "no database").unwrap();
     place.refused(&["--full", "--report", "r.jsonl"]);
