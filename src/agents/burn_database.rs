@@ -1,8 +1,9 @@
 //! Reads the databases of burn 2 to 4, `burn.sqlite` and `content.sqlite`, into the ledger.
 //!
-//! From version 2 on, that program keeps its records in SQLite: each row of five tables has a record as JSON in
-//! `record_json`, `stamps` has selectors and enrichments, and the rows of `content` have texts. Its other tables are
-//! derived. If an agent has deleted its logs, these databases have the only copy of the records.
+//! burn 2 to 4 is another program with the name of this one (docs/moving-over.md). It keeps its records in SQLite:
+//! each row of five tables has a record as JSON in `record_json`, `stamps` has selectors and enrichments, and the
+//! rows of `content` have texts. The other tables are derived. If an agent has deleted its logs, these databases
+//! have the only copy of the records.
 //!
 //! Guarantees: the databases are only read, even while their writer has them open; a record that is read again changes
 //! nothing; every row that makes no line is counted by its reason.
@@ -35,16 +36,16 @@ const TABLES: [(&str, RecordKind); 5] = [
     ("user_turns", RecordKind::UserTurn),
 ];
 
-/// How much is read before it is appended. The lines of the ledger do not depend on it.
+/// How much an import reads before it appends. Any sizes give the same lines; tests use small ones.
 #[derive(Debug, Clone, Copy)]
 struct ImportPortions {
     /// The number of rows that are queued together.
     rows: usize,
-    /// The number of bytes that are appended together; none for that of every run.
+    /// The number of bytes that are appended together; `None` means the number that other runs use.
     flush_bytes: Option<usize>,
 }
 
-/// The portions of an import.
+/// The portions of every import outside tests.
 const PORTIONS: ImportPortions = ImportPortions { rows: 1_000, flush_bytes: None };
 
 impl Ingest {
@@ -148,7 +149,8 @@ fn check_schema(path: &Path, database: &ForeignDatabase) -> Result<(), AgentsErr
     Ok(())
 }
 
-/// The keys of the sessions of Claude Code with events of hooks. Such an event has no time.
+/// Returns the keys of the sessions of Claude Code that have events of hooks. Such an event has neither a
+/// time nor a message id.
 fn hooked_sessions(path: &Path, database: &ForeignDatabase) -> Result<HashSet<u64>, AgentsError> {
     let fails = |error: rusqlite::Error| unusable(path, error);
     let text = "SELECT record_json FROM tool_result_events WHERE record_json NOT LIKE '%\"ts\"%'";
@@ -176,7 +178,7 @@ struct TableRows<'d> {
 }
 
 impl TableRows<'_> {
-    /// Queues the records of all rows, some at a time. `add` adds a record to its list.
+    /// Queues the records of all rows, `gathered_rows` at a time. `add` adds a record to its list.
     fn each_part(
         &self,
         run: &mut Run<'_>,
@@ -247,7 +249,7 @@ fn digest(line: &[u8]) -> [u8; 32] {
     *blake3::hash(line).as_bytes()
 }
 
-/// The line of a stamp in one spelling.
+/// Returns the line of a stamp with sorted keys, so that equal stamps have equal lines.
 fn stamp_of(
     ts: Option<&[u8]>,
     selector: Option<Value<'_>>,

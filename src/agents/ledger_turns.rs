@@ -1,4 +1,4 @@
-//! Finds in the ledger what is written of turns that may grow.
+//! Finds the parts of growing turns that are in the ledger already.
 //!
 //! The notes on the logs of Codex and Gemini CLI say how much of each turn is written, so that the further tokens of a turn
 //! become a turn of their own. A note may be missing or old: the side file may be deleted, and a run may be
@@ -6,8 +6,8 @@
 //! without notes the turns of the whole ledger.
 //!
 //! Example: the notes know the first 1,000 bytes of the ledger. A run that has only the logs of session A reads bytes 1,000
-//! to 1,500, and finds turns of sessions A and B. The note on A gets A's turns. From then on the notes know 1,500 bytes, but
-//! of session B only the bytes before its first turn in this part, at byte 1,200. A run that has a log of session B reads
+//! to 1,500, and finds turns of sessions A and B. The note on A gets A's turns. From then on the notes cover 1,500 bytes,
+//! except for session B: `lacking` has B's first turn in this part, at byte 1,200. A run that has a log of session B reads
 //! from byte 1,200 on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -53,7 +53,8 @@ impl NotedLedger {
         text.finish()
     }
 
-    /// Returns where the turns begin that the notes may lack, for the sessions that a run may have.
+    /// Returns the offset from which a run reads the ledger: the first turn that the notes lack in a session
+    /// for which `may_have` is true, else the end of the noted bytes.
     pub(super) fn start(&self, may_have: impl Fn(&[u8]) -> bool) -> u64 {
         let lacking = self.lacking.iter().filter(|(session, _)| may_have(session));
         lacking.map(|(_, offset)| *offset).fold(self.bytes, u64::min)
@@ -67,7 +68,7 @@ pub(super) struct LedgerTurn {
     pub id: Vec<u8>,
     /// The number of the part, from 0.
     pub number: usize,
-    /// A count that is none is 0.
+    /// Values that are not token counts are 0.
     pub usage: Usage,
     /// The number of its tool calls.
     pub calls: usize,
@@ -91,8 +92,8 @@ pub(super) struct LedgerTurns {
 }
 
 impl LedgerTurns {
-    /// Reads the turns of `source` from byte `from` of the ledger on; of a shorter ledger all turns, because it is another
-    /// ledger.
+    /// Reads the turns of `source` from byte `from` of the ledger on. If the ledger is shorter than the notes say, it is
+    /// another ledger, and all its turns are read.
     pub(super) fn read(
         home: &Home,
         source: &str,

@@ -211,7 +211,7 @@ pub(super) struct Pass<'p> {
     /// Read before the log is opened.
     pub stat: Stat,
     pub cursor: Option<&'p [u8]>,
-    /// May be missing or belong to another state of the log, because it is derived.
+    /// Derived: may be missing or belong to another state of the log.
     pub side: Option<&'p [u8]>,
     pub options: &'p ReadOptions,
     pub projects: &'p ProjectKeys,

@@ -625,7 +625,7 @@ pub(super) fn add_up(report: &mut IngestReport, started: Instant) {
     report.duration_ms = started.elapsed().as_millis() as u64;
 }
 
-/// Deletes the states of logs that no longer grow. Errors are ignored, because the files are derived.
+/// Deletes the states of logs that no longer grow. The files are derived, so errors are ignored.
 fn clean_states(home: &Home) {
     for path in disk::list(&home.ingest_states_dir()).unwrap_or_default() {
         let modified = disk::metadata(&path).ok().filter(|found| found.is_file).map(|found| found.modified);

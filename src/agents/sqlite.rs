@@ -27,8 +27,8 @@ pub(super) fn unusable(path: &Path, error: impl std::fmt::Display) -> AgentsErro
     AgentsError::Unusable { path: path.to_owned(), reason }
 }
 
-/// Returns whether there is a regular file at `path`, with links followed. Any other file is an error, because opening a
-/// pipe waits for its writer, and a link to a missing file is an error, because the file would be skipped in silence.
+/// Returns whether there is a regular file at `path`, with links followed. Any other file is an error: opening a pipe
+/// would wait for its writer, and a link to a missing file would be skipped in silence.
 pub(super) fn is_there(path: &Path) -> Result<bool, AgentsError> {
     match disk::metadata_of_target(path) {
         Ok(found) if found.is_file => Ok(true),

@@ -1,9 +1,9 @@
 //! The inserting writer: inserts rows into the tables of an open archive, many rows a statement.
 //!
-//! The inserting writer is the engine of tail builds and one of the two engines of full rebuilds. It writes through
-//! the given connection, inside the caller's transaction, and keeps the rules for repeated keys: the last turn with a
-//! key wins, has the rowid of the first turn with the key, and only the last turn's tool calls stay. Every other
-//! repeated row moves to the end.
+//! The inserting loader does tail builds, and full rebuilds with `Load::Insert`. It writes through the given
+//! connection, inside the caller's transaction, and keeps the rules for repeated keys: the last turn with a key wins,
+//! has the rowid of the first turn with the key, and only the last turn's tool calls stay. A repeated row of any
+//! other table replaces the earlier row and gets a new rowid at the end.
 
 use rusqlite::Connection;
 
@@ -68,15 +68,15 @@ impl<'c> InsertWriter<'c> {
         self.stamps.insert(&stamps)
     }
 
-    /// Inserts turns in groups, because most turns are new. When some keys of a group exist already, the group is
-    /// written again row by row; a row that the first write inserted is then updated to the same values.
+    /// Inserts turns in groups; most turns are new. When some keys of a group exist already, the group is written
+    /// again row by row; a row that the first write inserted is then updated to the same values.
     fn turns(
         &mut self,
         turns: &[TurnRow<'_>],
         calls: &[tool_calls::ToolCallCells<'_>],
     ) -> Result<(), rusqlite::Error> {
         let mut rest = turns;
-        // Calls of new turns that are not inserted yet: a range of `calls`.
+        // The range of `calls` whose turns are inserted and whose calls are not.
         let mut pending = turns.first().map_or(0..0, |turn| turn.calls.start..turn.calls.start);
         for (step, &rows) in STEPS.iter().enumerate() {
             while rest.len() >= rows {
@@ -134,7 +134,7 @@ impl<'c> SteppedInsert<'c> {
     }
 }
 
-/// Columns are named, because a migrated archive has some columns in other positions.
+/// Columns are named: a migrated archive has some columns in other positions.
 fn insert_sql(verb: &str, table: &Table, rows: usize) -> String {
     let row = format!("({})", vec!["?"; table.columns.len()].join(","));
     format!(

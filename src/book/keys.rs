@@ -247,7 +247,7 @@ impl Keys {
         write_run(&path, merged)?;
         let old = std::mem::replace(&mut self.runs, vec![(self.next_run, path)]);
         self.next_run += 1;
-        // An old run that cannot be deleted does no harm, because it agrees with the merged one.
+        // An old run that cannot be deleted agrees with the merged run, and does no harm.
         old.iter().try_for_each(|(_, path)| disk::remove_file_if_exists(path).map(drop))?;
         Ok(disk::sync_dir(&self.directory)?)
     }

@@ -1,7 +1,7 @@
 //! [`LogTaleaStore`]: the public store, `talea_core`'s `Store` over the books of a directory.
 //!
-//! Touches nothing itself; see [`books`](super::books). Guarantees: a request to a book that does not exist creates nothing
-//! unless it is accepted.
+//! Touches nothing itself; see [`books`](super::books). Guarantees: a request to a missing book creates the book only if
+//! the request will be accepted.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,7 +32,8 @@ use super::state::{PostingRef, add_to_side, normal_balance, trial_balance_rows};
 use super::subscribe;
 use crate::store::Recovery;
 
-/// An append-log implementation of [`Store`]: one log a book, one sync for a batch of commits, and no answer before it.
+/// An implementation of [`Store`] over append-only logs, one for each book. A batch of commits is synced once, and no
+/// commit is answered before its sync.
 ///
 /// Its methods need a tokio runtime. One store at a time can have a directory open. Dropping the store finishes queued work
 /// and releases the directory, and blocks the thread meanwhile; [`LogTaleaStore::shutdown`] does the same without blocking.
@@ -74,7 +75,7 @@ impl LogTaleaStore {
         Ok(store)
     }
 
-    /// Writes a snapshot of a book, durably. A book without events gets none, and neither does `_system`, because its
+    /// Writes a snapshot of a book, durably. A book without events gets none, and neither does `_system`, whose
     /// registrations are always read from the log.
     ///
     /// # Errors
@@ -118,7 +119,7 @@ impl LogTaleaStore {
         Ok(state.accounts().skip(from).take(limit).map(|account| Arc::clone(&account.opened)).collect())
     }
 
-    /// Events of a book from `from` on, at most `limit`, and at most a page of bytes.
+    /// Returns events of a book from `from` on: at most `limit`, and at most [`PAGE_BYTES`] bytes.
     #[cfg(feature = "cli")]
     pub(crate) async fn event_page(
         &self,
@@ -216,7 +217,8 @@ impl Store for LogTaleaStore {
     async fn commit_batch(&self, transactions: &[Transaction]) -> Vec<Result<Committed, StoreError>> {
         let mut queues: Vec<(Arc<OpenBook>, Vec<Job>)> = Vec::new();
         let mut waiting = Vec::with_capacity(transactions.len());
-        // The weight of the jobs in `queues`: drafts are made piece by piece, in step with the writers.
+        // The weight of the jobs in `queues`. They are submitted at [`BATCH_MAX`], so that the drafts of a
+        // long list are never all in memory.
         let mut pending = 0;
         for transaction in transactions {
             let book = match self.books.book_for(transaction).await {

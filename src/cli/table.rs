@@ -1,14 +1,15 @@
-//! Tables: columns without lines, two blanks apart, nothing after the last. Widths are counted in the cells of a terminal, of which a
-//! wide character takes two. A record is a line. On a terminal columns shrink to
-//! its width, what is cut off ends in an ellipsis, and columns that it has no room for are left out.
+//! Lays out tables: columns two blanks apart, without rules, and no blanks after the last column. Each record is one line. Widths
+//! are cells of a terminal; a wide character takes two. On a terminal that is too narrow for the whole table, cells are
+//! shortened: an ellipsis marks the cut end of a text or an id and the cut beginning of a path, and times end after the minutes.
+//! Columns that still do not fit are left out.
 
 use std::borrow::Cow;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Less of a text says nothing; in cells.
-const TEXT_WIDTH: usize = 8;
+/// The least width in cells of a text column that is shown.
+const TEXT_WIDTH_MIN: usize = 8;
 /// `2026-04-20T10:15`, in cells.
 const MINUTES: usize = 16;
 const ID_WIDTH: usize = 8;
@@ -22,13 +23,13 @@ const GAP: usize = 2;
 pub(super) enum Shape {
     /// Left-aligned, cut at its end.
     Text,
-    /// Right-aligned and never cut, because half a number is a lie.
+    /// Right-aligned and never cut: half a number is another number.
     Number,
-    /// Down to its minutes, because a time without minutes is no use.
+    /// A time, shortened to minutes. It is never shortened further.
     Time,
     /// Its first 8 cells, which tell one id from another in most tables.
     Id,
-    /// Its last 24 cells, because the end of a path says more than its beginning.
+    /// An ellipsis and the last 23 cells: the end of a path says more than its beginning.
     Path,
 }
 
@@ -68,7 +69,7 @@ impl<'t> Heading<'t> {
 
     /// The least width of a column whose widest text takes `longest` cells.
     fn least(self, longest: usize) -> usize {
-        if self.shape == Shape::Text { longest.min(TEXT_WIDTH) } else { longest }
+        if self.shape == Shape::Text { longest.min(TEXT_WIDTH_MIN) } else { longest }
     }
 }
 
@@ -87,7 +88,8 @@ pub(super) fn beginning(text: &str, cells: usize) -> &str {
     beyond.map_or(text, |(at, _)| &text[..at])
 }
 
-/// The longest end of a text that takes at most so many cells and begins with a character that takes some.
+/// Returns the longest end of a text that takes at most `cells` cells, without combining characters at its
+/// beginning.
 pub(super) fn ending(text: &str, cells: usize) -> &str {
     let mut taken = 0;
     let beyond = text.char_indices().rev().find(|(_, character)| {
@@ -153,7 +155,8 @@ fn width_of(headings: &[Heading<'_>], rows: &[Vec<String>]) -> usize {
     headings.iter().enumerate().map(|(at, heading)| longest(heading, rows, at) + GAP).sum()
 }
 
-/// A table that is printed piece by piece and laid out as if it were one: its rows are seen twice, first to measure them.
+/// A table that is printed in pieces with the widths of the whole table. The caller passes all rows twice: first to
+/// `measure`, then to `text`.
 pub(super) struct TablePieces<'h> {
     headings: &'h [Heading<'h>],
     /// The longest text of each column.

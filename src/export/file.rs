@@ -6,8 +6,8 @@
 //! Numbers, flags and constants are not compressed: zstd would save 2 % of the bytes, but needs two contexts for each column
 //! of a file. Numbers have no dictionary, because most dictionaries of token counts are longer than the packed numbers.
 //!
-//! Rejected: the Arrow writer, because its crates double the time of a build, and rows that come one by one gain nothing from
-//! Arrow arrays. Higher levels of zstd, because they take more time than they save bytes.
+//! Rejected: the Arrow writer, whose crates double the time of a build; rows that come one by one gain nothing from Arrow
+//! arrays. Higher levels of zstd, which cost more time than the bytes are worth.
 
 use std::path::Path;
 use std::sync::Arc;

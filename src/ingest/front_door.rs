@@ -1,6 +1,6 @@
 //! Queues lines of the ledger in a journal, durably, so that their writer does not wait for the ledger's locks.
 //!
-//! May touch: the journal's directory, under its lock, for one write and one sync. Guarantees: the lines are on stable
+//! Touches: the journal's directory, under its lock, with one write and one sync. Guarantees: the lines are on stable
 //! storage on return; the time does not depend on how much is queued.
 
 use std::path::Path;
@@ -25,8 +25,8 @@ pub fn queue_ledger_lines(
     Ok(queue_batch(directory, lines, false, lock_timeout)?.0)
 }
 
-/// The same, for lines that belong to the batch before them when `continues_batch` says so. Also returns what opening the
-/// journal cut off.
+/// Does the same as [`queue_ledger_lines`]. With `continues_batch` the lines are part of the batch that was queued
+/// before. Also returns the report of recovery.
 pub(crate) fn queue_batch(
     directory: &Path,
     lines: &[&str],

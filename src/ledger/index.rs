@@ -32,7 +32,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// What a rebuild does with ids that are in the index and in no line of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ExtraIds {
-    /// Changes nothing, because such ids are the only trace of lost lines.
+    /// Changes nothing: such ids are the only trace of lost lines.
     #[default]
     Refuse,
     /// Drops the ids.

@@ -1,7 +1,9 @@
 //! One lock file: creates the file with a token, confirms that the lock is still held, and releases or takes over the lock.
 //!
 //! Touches `<lock file>` and, while the lock file is deleted, `<lock file>.rob`. Guarantees: a file is deleted only after a
-//! look under the side file's kernel lock has shown that the file is this process's own or the orphan to take over.
+//! look has shown that the file is this process's own or the orphan to take over. The look and the deletion are under the
+//! side file's kernel lock, except where no process can have the side file, where the file system has no kernel locks, and
+//! when a lock file that was just created could not be signed.
 //!
 //! One process at a time holds a kernel lock on the side file, from its last look at the lock file to the unlink. The
 //! holder deletes the side file before closing the side file. A process that then gets the kernel lock of the deleted side
@@ -32,8 +34,8 @@ pub(super) struct LockFile {
     /// Kept open, so that no other file gets the inode number while the lock is held.
     file: File,
     identity: Identity,
-    /// The content of the file: `pid <decimal> token <32 hex digits>` and LF. `None` when the disk was full, because
-    /// freeing space needs a lock.
+    /// The content of the file: `pid <decimal> token <32 hex digits>` and LF. `None` when the disk was full: an
+    /// empty lock file is accepted, because a command that frees space needs its lock.
     token: Option<String>,
     /// When the last touch began, by the clock that never jumps and by the clock that continues while the machine sleeps.
     touched: Mutex<(Instant, SystemTime)>,
@@ -81,8 +83,8 @@ impl LockFile {
         Ok(())
     }
 
-    /// Returns how long ago the file was touched at most. Reads only clocks of this machine and returns the longer of
-    /// the two times, because one clock stops while the machine sleeps and the other clock can be set back.
+    /// Returns an upper bound of the time since the last touch. Reads only clocks of this machine and returns the
+    /// longer of the two times, because one clock stops while the machine sleeps and the other clock can be set back.
     fn since_touch(&self) -> Duration {
         let (started, dated) = *self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         started.elapsed().max(local_age(dated))
@@ -171,8 +173,9 @@ pub(super) fn local_age(time: SystemTime) -> Duration {
     local_now().duration_since(time).unwrap_or_default()
 }
 
-/// Reads the clock of this machine. Only for times of this machine: the times of files are from the clock of their file
-/// system, which may be another machine's clock.
+/// Reads the clock of this machine. The times of files are from the clock of their file system, which may be another
+/// machine's clock; compare them with [`Clock`]. [`LockFile::confirm`] may compare a file's time with this clock,
+/// because it takes the greater of two ages: a wrong clock only makes it touch the file once more.
 pub(super) fn local_now() -> SystemTime {
     #[cfg(test)]
     return super::tests::skewed(SystemTime::now());
@@ -226,7 +229,8 @@ pub(super) fn take_over(path: &Path, orphan: Identity, clock: Clock) -> Result<b
 
 /// The kernel lock on the side file. Dropping the lock deletes the side file and then unlocks the side file.
 struct SideLock {
-    /// `None` where the side file cannot be had. There the last look alone must suffice, as between processes of the TypeScript package.
+    /// `None` where no process can open the side file. Then only the last look protects the lock file, as with the TypeScript
+    /// package.
     file: Option<File>,
 }
 
@@ -253,9 +257,9 @@ impl SideLock {
     }
 }
 
-/// Whether no process like this one can have the side file: on a full disk, where deleting the lock file frees space;
-/// because the side file is another user's, left by a killed process; or because the name belongs to something that is not
-/// a regular file.
+/// Whether no process with the rights of this one can open the side file: the disk is full, a killed process of another
+/// user left the side file, or its name belongs to something that is not a regular file. On a full disk the lock file must
+/// still be deleted, because deleting frees space.
 fn cannot_be_had(path: &Path, error: &disk::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, StorageFull};
     matches!(error.kind(), PermissionDenied | QuotaExceeded | StorageFull)

@@ -62,7 +62,7 @@ pub(super) fn copy(path: &Path, interrupt: &Interrupt) -> Result<KeptCopy, Publi
     Ok(KeptCopy { path: aside, is_new: true })
 }
 
-/// An error here changes nothing, because the archive was not replaced yet.
+/// The archive was not replaced yet, so an error here changes nothing.
 fn sync_directory_of_copy(copy: &Path) -> Result<(), PublishError> {
     Ok(disk::sync_dir(disk::parent_of(copy))?)
 }
@@ -147,8 +147,8 @@ pub(super) fn rename(path: &Path) -> Result<PathBuf, PublishError> {
     Ok(aside)
 }
 
-/// Returns an unused name. Two processes cannot choose the same name at once, because both would have to hold lock
-/// `archive`.
+/// Returns an unused name. Only the holder of lock `archive` chooses a name, so two processes cannot choose the
+/// same name at once.
 fn free_name(path: &Path) -> Result<PathBuf, PublishError> {
     let mut time_ms = jiff::Timestamp::now().as_millisecond();
     loop {

@@ -182,7 +182,7 @@ fn create(
     match fs::hard_link(build, live) {
         Ok(()) => {
             reached(PublishStep::Linked);
-            // An error is ignored, because the second name is only swept later.
+            // An error is ignored: the second name is then swept later.
             let _ = disk::remove_file(build);
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(ReplaceAttempt::Occupied),

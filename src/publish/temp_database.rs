@@ -35,7 +35,7 @@ impl TempDatabase {
         }
         open(path)
             .and_then(|archive| {
-                // SQLite does not sync, because this function syncs the file once below.
+                // SQLite does not sync; this function syncs the file once below.
                 archive.execute_batch("PRAGMA synchronous=OFF")?;
                 archive.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
                 archive.close().map_err(|(_, error)| error)
@@ -61,7 +61,7 @@ impl TempDatabase {
 
 impl Drop for TempDatabase {
     fn drop(&mut self) {
-        // Errors are ignored, because the next sweep removes the remaining files.
+        // Errors are ignored: the next sweep removes the remaining files.
         let _ = disk::remove_file(&self.path);
         for sidecar in SIDECARS {
             let _ = disk::remove_file(&with_suffix(&self.path, sidecar));

@@ -102,7 +102,7 @@ pub(crate) const fn absent_row<const COLUMNS: usize>(fields: &[Field]) -> [Cell<
     row
 }
 
-/// The name before a column's SQL type.
+/// Returns the name in a column's definition, such as `source` of `source TEXT NOT NULL`.
 const fn name_of(sql: &'static str) -> &'static str {
     let mut len = 0;
     while sql.as_bytes()[len] != b' ' {
@@ -133,7 +133,7 @@ macro_rules! table {
                 pub const $PLACE: usize = $Place::$PLACE as usize;
             )*)*
 
-            /// How many columns the table has.
+            /// The number of columns; the length of a row.
             pub const COLUMNS: usize = $Place::END as usize;
 
             /// A row, in the order of the columns.

@@ -41,7 +41,8 @@ impl LedgerLineKind {
     }
 }
 
-/// Names the kinds of records, and lists them: because the compiler asks for the name of every kind, the list is complete.
+/// Defines the name of each kind of record, and the list of all kinds. The list is complete: without a name for every kind
+/// the match in `as_str` does not compile.
 macro_rules! named {
     ($($Kind:ident $name:literal,)*) => {
         impl RecordKind {
@@ -83,7 +84,7 @@ pub(crate) enum ParsedLine<'d> {
     Unknown,
 }
 
-/// The type of a parsed line.
+/// Returns the kind of a parsed line; `Unknown` unless `v` is 1 and `kind` is known.
 pub(crate) fn line_of(root: Value<'_>) -> ParsedLine<'_> {
     let version = root.get("v").and_then(Value::as_number);
     if version.is_none_or(|version| version.as_f64() != 1.0) {

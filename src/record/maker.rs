@@ -1,7 +1,7 @@
 //! Makes rows from lines, for full rebuilds and tail builds alike.
 //!
-//! A line goes to the fast reader (a SIMD parser and strict types) and, when anything about the line is unusual, to the exact
-//! reader, which accepts what JavaScript accepts. The two readers agree wherever the fast reader returns a row.
+//! A line goes to the fast reader (a SIMD parser and strict types). If the fast reader refuses the line, the exact reader
+//! decides; it accepts every text that JavaScript accepts. The two readers agree wherever the fast reader returns a row.
 
 use bumpalo::Bump;
 
@@ -51,7 +51,8 @@ impl<'f> RowMaker<'f> {
         self.add_unless_longer(usize::MAX, offset, line, fold, bump, rows);
     }
 
-    /// As [`RowMaker::add`], but adds no turn whose enrichment has more than `enrichment_max_bytes`, and returns `false` for it.
+    /// Does the same as [`RowMaker::add`], but leaves out a turn whose enrichment has more than `enrichment_max_bytes`. Returns
+    /// whether the line was handled: `false` only for such a turn.
     fn add_unless_longer<'a>(
         &mut self,
         enrichment_max_bytes: usize,
@@ -75,7 +76,7 @@ impl<'f> RowMaker<'f> {
                     return true;
                 }
                 rows.exact_lines += 1;
-                // A copy, because bytes in a map could change between the check that they are text and their use as text.
+                // Copied: bytes in a map could change between the check that they are text and their use as text.
                 let trimmed = bump.alloc_slice_copy(trimmed);
                 match exact::parse(&mut self.exact, offset, trimmed, bump, rows) {
                     Ok(stored) => stored,

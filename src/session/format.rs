@@ -114,7 +114,7 @@ pub struct Checkpoint {
     pub head_entry_id: String,
     /// The checkpoint's file, relative to the root.
     pub snapshot_ref: String,
-    /// Always 0, because no entry is ever compacted.
+    /// Always 0: no entry is ever compacted.
     pub compacted_before_entry_seq: u64,
     /// The hash chain over all entries up to the head.
     pub chain_hash: String,

@@ -52,7 +52,7 @@ pub(super) enum NotAFrame {
 }
 
 impl NotAFrame {
-    /// The failure of a reader that wants the frame at this place.
+    /// Returns the error of a reader that expected a frame at this place.
     pub(super) fn at(self, place: LinePlace) -> SessionError {
         match self {
             Self::NotText => SessionError::Json { place, reason: "not UTF-8".to_owned() },

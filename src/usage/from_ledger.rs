@@ -1,11 +1,11 @@
 //! Reads turns from the ledger, for answers without an archive and for explanations, which name lines.
 //!
-//! Touches the ledger, for reading. Guarantees: the turns are the same as in an archive of the same bytes, because the
-//! same code reads lines and folds stamps. The ledger is read twice, because the first reading finds the stamps and the last
-//! line of each turn. The first reading does not parse an ordinary line ([`claimed_key`]). The second reading parses the lines of
-//! turns, also those that a later line supersedes, and compares their keys. If the first reading was wrong about a
-//! line, both readings are repeated with every line parsed. The only line of a turn is not parsed if its time is out of
-//! the question's bounds ([`TurnTimeBounds::exclude`]).
+//! Touches the ledger, for reading. Guarantees: the turns are the same as in an archive of the same bytes; the same code reads
+//! lines and folds stamps. The ledger is read twice: the first reading finds the stamps and the last line of each turn. The first
+//! reading does not parse an ordinary line ([`claimed_key`]). The second reading parses the lines of turns, also those that a
+//! later line supersedes, and compares their keys. If the first reading was wrong about a line, both readings are repeated with
+//! every line parsed. The only line of a turn is not parsed if its time is out of the question's bounds
+//! ([`TurnTimeBounds::exclude`]).
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;

@@ -5,12 +5,13 @@ use crate::scan::json::{Kind, Value};
 
 /// A line that is an object, and its members. Texts are *string fields*: strings that are not empty.
 ///
-/// One look at the line finds all members, because most members are looked at several times, and those that few lines have
-/// would be searched among all others.
+/// All members are found in one pass over the line. Most members are used several times, and looking up a member that the
+/// line lacks would compare the keys of all others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line<'d> {
     pub root: Value<'d>,
-    /// May be empty.
+    /// The `type`. Unlike the other texts it may be empty, so that a report can tell an empty type from a
+    /// missing one.
     pub kind: Option<&'d [u8]>,
     pub uuid: Option<&'d [u8]>,
     pub parent_uuid: Option<&'d [u8]>,

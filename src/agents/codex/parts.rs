@@ -6,7 +6,8 @@ use super::super::js::{self, RecordText};
 use super::super::measure;
 use crate::scan::json::{Document, Kind, Value, trim_js};
 
-/// Beginnings of blocks that the harness wrote into a user message.
+/// Whether Codex itself wrote this block of a user message: instructions, permissions or the environment, not
+/// the user's words.
 fn is_boilerplate(text: &[u8]) -> bool {
     let text = js::trim_start(text);
     let begins = |head: &[u8]| text.get(..head.len()).is_some_and(|start| start.eq_ignore_ascii_case(head));
@@ -328,7 +329,11 @@ impl RolloutCounts {
         self == RolloutCounts::default()
     }
 
-    /// Returns the usage of one call: the difference between the totals before and after it.
+    /// Returns the usage of one call. Example: totals of 100 and then 130 give 30; totals of 130 again give 0.
+    ///
+    /// The count of the call itself (`last`) is used instead where the difference would be wrong: at the first totals,
+    /// which may be higher than their own call; when a counter fell; and when the totals equal the call, because the
+    /// counters started again.
     pub(super) fn step(
         before: Option<RolloutCounts>,
         totals: RolloutCounts,

@@ -12,7 +12,7 @@ pub(super) struct ChatMessage {
     pub text: Vec<u8>,
     /// Offset and length of the last line about the message, in bytes; of a chat of one object, of the whole file.
     pub span: (u64, u64),
-    /// Whether the message left the conversation. It still counts, because its tokens were spent.
+    /// Whether the message left the conversation. It still counts: its tokens were spent.
     pub is_gone: bool,
 }
 

@@ -39,7 +39,8 @@ fn pieces_are_those_of_the_pattern() {
 #[test]
 fn every_character_counts_as_by_the_judge() {
     let all: Vec<char> = ('\0'..=char::MAX).collect();
-    // Each character between letters, digits, punctuation and white space, so that its class shows.
+    // Puts each character between a letter, a digit, punctuation and white space, so that a wrong class
+    // changes the pieces.
     for characters in all.chunks(64) {
         let text: String = characters
             .iter()

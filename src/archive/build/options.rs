@@ -1,5 +1,7 @@
-//! Options of a build: files, threads, loader. Touches: reads links of the archive's path to find the lock.
-//! Guarantees: an archive has one lock, whichever of its names a build uses.
+//! Options of a build: files, threads, loader.
+//!
+//! Touches: reads links of the archive's path to find the lock; creates and deletes the lock files. Guarantees: two
+//! builds of an archive exclude each other, whichever of its names they use.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -46,8 +48,8 @@ impl Paths {
         Self { ledger, archive, lock }
     }
 
-    /// Runs `work` under the lock, and under the lock beside the archive's file, links resolved, because a build that
-    /// names the file takes the lock beside it.
+    /// Runs `work` under two locks: the lock of these paths, and the lock beside the file that the archive's path
+    /// leads to. A build that is given the file's own path takes only the second.
     pub(in crate::archive) fn locked<T>(
         &self,
         interrupt: &Interrupt,

@@ -1,8 +1,10 @@
 //! The query of turns.
 //!
-//! Touches: reads the archive. Guarantees: each turn that passes is passed on once, in order. A filter by project, which has no
-//! index in the order of time, first looks into every turn on all cores; only when few turns match, they are read by their
-//! rowids.
+//! Touches: reads the archive. Guarantees: each turn that the filter accepts reaches the sink once, in order.
+//!
+//! No index has projects in the order of time. So a query with a project first compares the project of every turn, on
+//! all cores. If few turns match, these are read by their rowids and sorted; otherwise all turns are read in the order
+//! of time.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -108,7 +110,7 @@ fn rows_of_projects(
             ValueRef::Text(text) => Some(Some(text)),
             _ => None,
         });
-        // SQLite compares what is no text.
+        // A project that is not text is kept here, because the condition in the query compares it again.
         let may_pass = project.zip(key).is_none_or(|(project, key)| passes(projects, &[project, key]));
         if may_pass {
             rows.push(rowid);

@@ -18,7 +18,7 @@ use crate::book::state::PostingRef;
 /// How far the log reaches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogEnd {
-    /// The last event that can be read anywhere in it.
+    /// The last event of the log that can be read, also after damage.
     pub(super) last_readable: Seq,
     /// Whether a store with this log opens. Opening then cuts what follows the replayed part.
     pub(super) opens: bool,
@@ -206,13 +206,13 @@ impl BookCheck<'_> {
         Ok(())
     }
 
-    /// Walks over the log from `stop` on: a frame that cannot be replayed can still be whole, or damaged too.
+    /// Reads the frames from `stop` on without replaying them, and reports damaged frames and gaps.
     fn walk(&mut self, stop: WalkFrom) -> Result<Walked, BookError> {
         let mut walked = Walked::default();
         let WalkFrom { segment: first, offset, mut expected, mut is_known } = stop;
         for at in first..self.segments.len() {
             let (base, path) = (self.segments[at].base, self.segments[at].path.clone());
-            // Taken out, because findings are added while its frames are read.
+            // Taken out of `self`, because `frames` borrows `self` while it reads the segment.
             let Ok(source) = self.segments[at].take_source() else {
                 expected = None;
                 continue;
@@ -233,7 +233,7 @@ impl BookCheck<'_> {
         Ok(walked)
     }
 
-    /// Walks over the frames of a segment from `at` on, after a bad frame to the next whole one.
+    /// Reads the frames of a segment from `at` on. After a bad frame it goes on at the next whole frame.
     fn frames(
         &mut self,
         (path, bytes): (&Path, &[u8]),

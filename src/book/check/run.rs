@@ -1,4 +1,6 @@
-//! The order of a check: book after book, in each the log, then snapshots and runs, and at the end the assets of all.
+//! Checks the books one after another. In each book: the log, with each snapshot after its event; repeated keys;
+//! snapshots of events after the log's end; runs; missing keys. Then links in `books/`, which are reported and not
+//! followed. Last, the assets that accounts of any book hold.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -64,7 +66,8 @@ pub fn check(directory: &Path) -> Result<Check<BookStatus, BookProblem>, BookErr
     Ok(Check::new(BookStatus { books }, findings.kept, findings.left_out))
 }
 
-/// The names of the books; none in a new store without its empty directory, which version control drops and opening makes again.
+/// Returns the names of the books. A new store may lack its empty `books/`, for example after a clone, because git keeps no
+/// empty directories; it then has no books.
 fn names_of(directory: &Path) -> Result<Vec<String>, BookError> {
     let is_there = |name: &str| directory.join(name).exists();
     if is_there("LOCK") && !is_there("books") {

@@ -1,4 +1,4 @@
-//! Makes a store what recovery decided, and reports it.
+//! Carries out a recovery plan on a store, and reports the changes.
 //!
 //! Touches: appends an LF to segments, appends to or replaces the index, cuts and renames segments.
 //!
@@ -47,7 +47,7 @@ pub(super) fn carry_out(
         file.sync_data()?;
         report.healed.push(name(segment_seq));
     }
-    // The segments are synced already; names and rows come after the data that they lead to.
+    // The segments are synced already. File names and rows are synced after the data that they refer to.
     layout.sync_inherited()?;
     if let Some(Replaced { rows: old, reason }) = plan.replaced {
         report.reason = Some(reason);
@@ -94,13 +94,15 @@ fn append_rows(
         .and_then(|()| rows.write_lines(first_new..rows.len(), |block| Ok(file.write_all(block)?)))
         .and_then(|()| Ok(file.sync_data()?));
     if written.is_err() {
-        // Half a row would stop every reader until the next recovery, which a full disk stops as well.
+        // Half a row would fail every reader until the next recovery, and on a full disk the next recovery
+        // would fail too.
         let _ = file.set_len(len_bytes);
     }
     written
 }
 
-/// Reports entries of the old index that changed or left.
+/// Adds to the report the entries of the old index that have another CRC now, and those that are no longer in
+/// the store.
 fn compare(old: &IndexRows, new: &IndexRows, report: &mut SessionRecoveryReport) {
     for row in 0..old.len() {
         let (numbers, entry_id) = (old.numbers(row), old.id(row).to_owned());

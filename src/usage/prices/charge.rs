@@ -87,7 +87,7 @@ pub enum Size {
     AllInput,
     /// So many tokens.
     Tokens(u64),
-    /// Unknown, because the counts are those of several requests.
+    /// Unknown: the counts are those of several requests.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! Takes the items of a response: messages, calls of tools and their results, and the notifications of agents.
+//! Handles the items of a response: messages, tool calls, tool results, and notifications of sub-agents.
 
 use super::*;
 

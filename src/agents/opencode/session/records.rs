@@ -50,7 +50,7 @@ impl Awaited {
     }
 }
 
-/// The records that a stream of events has written already.
+/// The results that a stream of events has written, and how far it has numbered the events of each session.
 #[derive(Debug, Clone, Default)]
 pub(in crate::agents::opencode) struct Emitted {
     /// Results as `SESSION|MESSAGE|CALL|PART`, in the order in which they were written.
@@ -72,7 +72,7 @@ impl Emitted {
     }
 }
 
-/// The messages of a session whose records were handed over, and those that made none.
+/// The ids of the messages that a pass over a session has read, by outcome.
 #[derive(Debug, Default)]
 pub(in crate::agents) struct HandedMessages {
     /// The answers in the order of the pass, then the prompts with a compaction.
@@ -81,7 +81,7 @@ pub(in crate::agents) struct HandedMessages {
     pub open: Vec<Vec<u8>>,
     /// Answers with values that are no counts, and the names of these values.
     pub invalid: Vec<(Vec<u8>, Vec<&'static str>)>,
-    /// Messages whose time no date has.
+    /// Messages whose creation time no JavaScript `Date` can hold.
     pub undated: Vec<Vec<u8>>,
 }
 
@@ -105,7 +105,7 @@ impl SessionHead {
         let mut taken: HashSet<&[u8]> = HashSet::new();
         for (index, answer) in answers.iter().enumerate() {
             let is_known = seen.contains(&answer.id);
-            // A later prompt ends no answer, because OpenCode stores a prompt at once and answers it later.
+            // OpenCode stores a prompt at once and answers it later, so a later prompt ends no answer.
             let is_open = !is_known && index + 1 == answers.len() && !answer.has_ended();
             if is_open && self.waits_for(rules, answer) {
                 records.open.push(answer.id.clone());
@@ -114,7 +114,8 @@ impl SessionHead {
             let is_new = !is_known && taken.insert(&answer.id);
             if !is_new {
                 if !rules.as_reference {
-                    // The counters cover the whole session.
+                    // Calls of known answers are counted too, because call and event indices count through
+                    // the whole session.
                     for tool in answer.shared_tools() {
                         *call_counts.entry(tool.call.clone().unwrap_or_default()).or_default() += 1;
                         next_event += 1;
@@ -276,7 +277,7 @@ impl SessionHead {
         self.parent.as_deref().filter(|parent| !parent.is_empty())
     }
 
-    /// Adds the relationships of the session.
+    /// Returns the relationships of the session: root, then parent, then fork.
     fn relationships(&self, rules: &RecordRules<'_>, first_ts: Option<&str>) -> Vec<Vec<u8>> {
         let mut root = RecordText::of("opencode");
         root.text("sessionId", &self.id);
@@ -507,7 +508,8 @@ impl SessionMessage {
         js::iso(self.created_ms).ok_or(GivenUp("a time that no Date holds"))
     }
 
-    /// The event of a tool's result, with its share of the turn's tokens: `shares` events divide them.
+    /// Returns the event of a tool's result. The tokens of the answer are divided equally among `shares`
+    /// events.
     fn event_record(
         &self,
         rules: &RecordRules<'_>,
